@@ -1,0 +1,503 @@
+"""Every environment variable that asyncstore knows, and the only place that reads them.
+
+Names and meanings are MLflow's (its documents on artifact stores, backend stores and plugins, and
+`mlflow.environment_variables` of MLflow 3.17) or the storage's own. `docs/settings.md` is generated
+from `SETTINGS`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from asyncstore.errors import InvalidParameterError
+
+__all__ = ["SETTINGS", "Setting"]
+
+T = TypeVar("T")
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Setting(Generic[T]):
+    """One environment variable.
+
+    Args:
+        name: The variable.
+        parse: Text to value; raises ValueError when the text is not acceptable.
+        accepts: What `parse` accepts, in words, for the error and the documentation.
+        default: The value when the variable is not set.
+        unit: Unit of the value, or an empty string.
+        meaning: What it does.
+        applies_to: The storages or databases concerned.
+        mlflow: What differs from MLflow's document or default, or an empty string.
+        honoured: Whether this version acts on it; False says that its storage comes later.
+        secret: Whether the value must never be shown.
+    """
+
+    name: str
+    parse: Callable[[str], T]
+    accepts: str
+    default: T
+    unit: str
+    meaning: str
+    applies_to: str
+    mlflow: str = ""
+    honoured: bool = True
+    secret: bool = False
+
+    def get(self, environ: Mapping[str, str] | None = None) -> T:
+        """Read the variable.
+
+        Args:
+            environ: Where to look; None is the process environment.
+
+        Returns:
+            The parsed value, or `default` when the variable is unset or empty.
+
+        Raises:
+            InvalidParameterError: The text is not what the variable accepts.
+        """
+        text = (os.environ if environ is None else environ).get(self.name, "").strip()
+        if not text:
+            return self.default
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            shown = "its value" if self.secret else repr(text)
+            raise InvalidParameterError(
+                f"{self.name}: {shown} is not acceptable; it takes {self.accepts}"
+            ) from error
+
+
+SETTINGS: dict[str, Setting[Any]] = {}
+
+
+def _setting(
+    name: str,
+    kind: tuple[Callable[[str], T], str],
+    default: T,
+    meaning: str,
+    *,
+    applies_to: str,
+    unit: str = "",
+    mlflow: str = "",
+    honoured: bool = True,
+    secret: bool = False,
+) -> Setting[T]:
+    parse, accepts = kind
+    setting = Setting(
+        name, parse, accepts, default, unit, meaning, applies_to, mlflow, honoured, secret
+    )
+    SETTINGS[name] = setting
+    return setting
+
+
+def _boolean(text: str) -> bool:
+    lowered = text.lower()
+    if lowered in ("true", "1"):
+        return True
+    if lowered in ("false", "0"):
+        return False
+    raise ValueError(text)
+
+
+def _at_least(minimum: int) -> Callable[[str], int | None]:
+    def parse(text: str) -> int | None:
+        value = int(text)
+        if value < minimum:
+            raise ValueError(text)
+        return value
+
+    return parse
+
+
+def _multiple_of_256_kib(text: str) -> int | None:
+    value = int(text)
+    if value <= 0 or value % (256 * 1024):
+        raise ValueError(text)
+    return value
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(text)
+    return value
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(text)
+        return text
+
+    return parse
+
+
+def _optional_text(text: str) -> str | None:
+    return text
+
+
+TEXT = (_optional_text, "text")
+BOOLEAN = (_boolean, "true, false, 1 or 0")
+SIZE = (_at_least(1), "a whole number of bytes above 0")
+COUNT = (_at_least(0), "a whole number, 0 or more")
+SECONDS = (_at_least(-1), "a whole number of seconds; -1 means no limit")
+GCS_CHUNK = (_multiple_of_256_kib, "a number of bytes that is a multiple of 262144 (256 KiB)")
+
+ANY_STORAGE = "every artifact storage"
+S3 = "s3"
+SQL = "every SQL database"
+
+# Transfers
+
+MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE = _setting(
+    "MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE",
+    SIZE,
+    None,
+    "Files of at least this size are uploaded in parts. Unset: files larger than one part.",
+    applies_to="storages with multipart upload",
+    unit="bytes",
+    mlflow="MLflow: 524288000, for proxied and Databricks uploads only.",
+)
+MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE = _setting(
+    "MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE",
+    SIZE,
+    None,
+    "Size of an upload part. Unset: 8 MiB. Grows by itself where the file would exceed "
+    "the storage's part count, and is never below the storage's smallest part (S3: 5 MiB).",
+    applies_to="storages with multipart upload",
+    unit="bytes",
+    mlflow="MLflow 3.17: 10485760; its document says 100 MB.",
+)
+MLFLOW_MULTIPART_DOWNLOAD_MINIMUM_FILE_SIZE = _setting(
+    "MLFLOW_MULTIPART_DOWNLOAD_MINIMUM_FILE_SIZE",
+    SIZE,
+    None,
+    "Files of at least this size are downloaded by parallel ranges. Unset: files larger than "
+    "one chunk.",
+    applies_to="storages with ranged reads",
+    unit="bytes",
+    mlflow="MLflow: 524288000.",
+)
+MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE = _setting(
+    "MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE",
+    SIZE,
+    None,
+    "Size of a range. Unset: 8 MiB.",
+    applies_to="storages with ranged reads",
+    unit="bytes",
+    mlflow="MLflow: 104857600.",
+)
+MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT = _setting(
+    "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT",
+    SECONDS,
+    None,
+    "Deadline of one whole upload or download. Unset: no deadline of the whole; each request "
+    "still has the storage library's own.",
+    applies_to=ANY_STORAGE,
+    unit="seconds",
+    mlflow="MLflow does not apply it to S3; 600 for Azure and 60 for GCS when unset.",
+)
+MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR = _setting(
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR",
+    BOOLEAN,
+    True,
+    "Whether the command line shows a progress bar on transfers.",
+    applies_to="the command line",
+)
+MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD = _setting(
+    "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD",
+    BOOLEAN,
+    False,
+    "Multipart upload through presigned parts for artifacts proxied by a tracking server.",
+    applies_to="mlflow-artifacts",
+    honoured=False,
+)
+
+# Amazon S3 and compatible
+
+MLFLOW_S3_ENDPOINT_URL = _setting(
+    "MLFLOW_S3_ENDPOINT_URL",
+    TEXT,
+    None,
+    "Endpoint of an S3-compatible server. Unset: Amazon's own.",
+    applies_to=S3,
+)
+MLFLOW_S3_IGNORE_TLS = _setting(
+    "MLFLOW_S3_IGNORE_TLS",
+    BOOLEAN,
+    False,
+    "Skip the verification of the server's certificate.",
+    applies_to=S3,
+)
+MLFLOW_S3_UPLOAD_EXTRA_ARGS = _setting(
+    "MLFLOW_S3_UPLOAD_EXTRA_ARGS",
+    (_json_object, 'a JSON object, such as {"ServerSideEncryption": "aws:kms"}'),
+    cast("dict[str, Any]", {}),
+    "Extra arguments of every upload, named as boto3 names them.",
+    applies_to=S3,
+)
+MLFLOW_S3_EXPECTED_BUCKET_OWNER = _setting(
+    "MLFLOW_S3_EXPECTED_BUCKET_OWNER",
+    TEXT,
+    None,
+    "Account id that must own the bucket; sent with every request.",
+    applies_to=S3,
+)
+MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE = _setting(
+    "MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE",
+    (_one_of("auto", "path", "virtual"), "auto, path or virtual"),
+    "auto",
+    "Whether the bucket is in the path or in the host name of a request.",
+    applies_to=S3,
+)
+AWS_ACCESS_KEY_ID = _setting(
+    "AWS_ACCESS_KEY_ID",
+    TEXT,
+    None,
+    "Access key. Read by botocore, with the rest of its chain: profile, role, instance.",
+    applies_to=S3,
+)
+AWS_SECRET_ACCESS_KEY = _setting(
+    "AWS_SECRET_ACCESS_KEY",
+    TEXT,
+    None,
+    "Secret key. Read by botocore.",
+    applies_to=S3,
+    secret=True,
+)
+AWS_SESSION_TOKEN = _setting(
+    "AWS_SESSION_TOKEN",
+    TEXT,
+    None,
+    "Token of temporary credentials. Read by botocore.",
+    applies_to=S3,
+    secret=True,
+)
+AWS_PROFILE = _setting(
+    "AWS_PROFILE",
+    TEXT,
+    None,
+    "Profile of the shared configuration files. Read by botocore.",
+    applies_to=S3,
+)
+AWS_DEFAULT_REGION = _setting(
+    "AWS_DEFAULT_REGION", TEXT, None, "Region. Read by botocore.", applies_to=S3
+)
+AWS_CA_BUNDLE = _setting(
+    "AWS_CA_BUNDLE",
+    TEXT,
+    None,
+    "Path of a file with the certificates to trust. Read by botocore.",
+    applies_to=S3,
+)
+
+# Azure, Google Cloud Storage, HDFS, Aliyun OSS, JFrog Artifactory
+
+AZURE_STORAGE_CONNECTION_STRING = _setting(
+    "AZURE_STORAGE_CONNECTION_STRING",
+    TEXT,
+    None,
+    "Connection string; goes before the access key.",
+    applies_to="azure",
+    honoured=False,
+    secret=True,
+)
+AZURE_STORAGE_ACCESS_KEY = _setting(
+    "AZURE_STORAGE_ACCESS_KEY",
+    TEXT,
+    None,
+    "Access key; goes before DefaultAzureCredential.",
+    applies_to="azure",
+    honoured=False,
+    secret=True,
+)
+MLFLOW_GCS_UPLOAD_CHUNK_SIZE = _setting(
+    "MLFLOW_GCS_UPLOAD_CHUNK_SIZE",
+    GCS_CHUNK,
+    None,
+    "Chunk size of uploads.",
+    applies_to="gcs",
+    unit="bytes",
+    mlflow="MLflow 3.17: unset lets Google's library choose; its document says 104857600.",
+    honoured=False,
+)
+MLFLOW_GCS_DOWNLOAD_CHUNK_SIZE = _setting(
+    "MLFLOW_GCS_DOWNLOAD_CHUNK_SIZE",
+    GCS_CHUNK,
+    None,
+    "Chunk size of downloads.",
+    applies_to="gcs",
+    unit="bytes",
+    mlflow="MLflow 3.17: unset lets Google's library choose; its document says 104857600.",
+    honoured=False,
+)
+MLFLOW_KERBEROS_TICKET_CACHE = _setting(
+    "MLFLOW_KERBEROS_TICKET_CACHE",
+    TEXT,
+    None,
+    "Path of the Kerberos ticket cache.",
+    applies_to="hdfs",
+    honoured=False,
+)
+MLFLOW_KERBEROS_USER = _setting(
+    "MLFLOW_KERBEROS_USER", TEXT, None, "Kerberos user.", applies_to="hdfs", honoured=False
+)
+MLFLOW_OSS_ENDPOINT_URL = _setting(
+    "MLFLOW_OSS_ENDPOINT_URL", TEXT, None, "Endpoint.", applies_to="oss", honoured=False
+)
+MLFLOW_OSS_KEY_ID = _setting(
+    "MLFLOW_OSS_KEY_ID", TEXT, None, "Access key.", applies_to="oss", honoured=False
+)
+MLFLOW_OSS_KEY_SECRET = _setting(
+    "MLFLOW_OSS_KEY_SECRET",
+    TEXT,
+    None,
+    "Secret key.",
+    applies_to="oss",
+    honoured=False,
+    secret=True,
+)
+ARTIFACTORY_AUTH_TOKEN = _setting(
+    "ARTIFACTORY_AUTH_TOKEN",
+    TEXT,
+    None,
+    "Token of the JFrog plugin.",
+    applies_to="artifactory",
+    honoured=False,
+    secret=True,
+)
+ARTIFACTORY_NO_SSL = _setting(
+    "ARTIFACTORY_NO_SSL",
+    BOOLEAN,
+    False,
+    "Plain HTTP in the JFrog plugin.",
+    applies_to="artifactory",
+    honoured=False,
+)
+ARTIFACTORY_DEBUG = _setting(
+    "ARTIFACTORY_DEBUG",
+    BOOLEAN,
+    False,
+    "Debug log of the JFrog plugin.",
+    applies_to="artifactory",
+    honoured=False,
+)
+ARTIFACTORY_ARTIFACTS_DELETE_SKIP = _setting(
+    "ARTIFACTORY_ARTIFACTS_DELETE_SKIP",
+    BOOLEAN,
+    False,
+    "Garbage collection leaves artifacts in place.",
+    applies_to="artifactory",
+    honoured=False,
+)
+
+# Metadata
+
+MLFLOW_TRACKING_URI = _setting(
+    "MLFLOW_TRACKING_URI",
+    TEXT,
+    None,
+    "Where metadata is stored. Unset: sqlite:///mlflow.db in the current directory.",
+    applies_to="the metadata store",
+)
+MLFLOW_EXPERIMENT_ID = _setting(
+    "MLFLOW_EXPERIMENT_ID",
+    TEXT,
+    None,
+    "Experiment of a run that names none; goes before MLFLOW_EXPERIMENT_NAME.",
+    applies_to="Client.start_run",
+)
+MLFLOW_EXPERIMENT_NAME = _setting(
+    "MLFLOW_EXPERIMENT_NAME",
+    TEXT,
+    None,
+    "Experiment of a run that names none.",
+    applies_to="Client.start_run",
+)
+MLFLOW_TRUNCATE_LONG_VALUES = _setting(
+    "MLFLOW_TRUNCATE_LONG_VALUES",
+    BOOLEAN,
+    True,
+    "Whether a param or tag value above its limit is cut; otherwise it is an error.",
+    applies_to="the metadata store",
+)
+MLFLOW_ARTIFACT_LOCATION_MAX_LENGTH = _setting(
+    "MLFLOW_ARTIFACT_LOCATION_MAX_LENGTH",
+    (lambda text: int(text), "a whole number"),
+    2048,
+    "Longest artifact location of an experiment.",
+    applies_to="the metadata store",
+    unit="characters",
+)
+MLFLOW_SQLALCHEMYSTORE_POOL_SIZE = _setting(
+    "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE",
+    COUNT,
+    None,
+    "SQLAlchemy's pool_size. Unset: SQLAlchemy's default.",
+    applies_to=SQL,
+    unit="connections",
+)
+MLFLOW_SQLALCHEMYSTORE_POOL_RECYCLE = _setting(
+    "MLFLOW_SQLALCHEMYSTORE_POOL_RECYCLE",
+    SECONDS,
+    None,
+    "SQLAlchemy's pool_recycle. Unset: SQLAlchemy's default.",
+    applies_to=SQL,
+    unit="seconds",
+)
+MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW = _setting(
+    "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW",
+    (_at_least(-1), "a whole number; -1 means no limit"),
+    None,
+    "SQLAlchemy's max_overflow. Unset: SQLAlchemy's default.",
+    applies_to=SQL,
+    unit="connections",
+)
+MLFLOW_SQLALCHEMYSTORE_ECHO = _setting(
+    "MLFLOW_SQLALCHEMYSTORE_ECHO",
+    BOOLEAN,
+    False,
+    "Whether SQLAlchemy logs every statement.",
+    applies_to=SQL,
+)
+MLFLOW_MYSQL_SSL_CA = _setting(
+    "MLFLOW_MYSQL_SSL_CA",
+    TEXT,
+    None,
+    "Path of the CA certificate.",
+    applies_to="mysql",
+    honoured=False,
+)
+MLFLOW_MYSQL_SSL_CERT = _setting(
+    "MLFLOW_MYSQL_SSL_CERT",
+    TEXT,
+    None,
+    "Path of the client certificate.",
+    applies_to="mysql",
+    honoured=False,
+)
+MLFLOW_MYSQL_SSL_KEY = _setting(
+    "MLFLOW_MYSQL_SSL_KEY",
+    TEXT,
+    None,
+    "Path of the client key.",
+    applies_to="mysql",
+    honoured=False,
+)
+
+# Plugins
+
+MLFLOW_TRACKING_AUTH = _setting(
+    "MLFLOW_TRACKING_AUTH",
+    TEXT,
+    None,
+    "Name of the request auth provider.",
+    applies_to="http",
+    honoured=False,
+)
