@@ -1,0 +1,99 @@
+"""Fixtures for every test: a clean environment, and real servers, started when first asked for."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+from tests.servers.base import Server
+from tests.servers.moto import Moto
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.radosgw import RadosGateway
+from tests.servers.rclone import Rclone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ServerT = TypeVar("ServerT", bound=Server)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No test sees the variables, keys, profiles or proxies of the person who runs it."""
+    for name in os.environ:
+        if name.startswith(("MLFLOW_", "AWS_")) or name.upper().endswith("_PROXY"):
+            monkeypatch.delenv(name)
+    nowhere = tmp_path_factory.getbasetemp() / "no-such-file"
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(nowhere))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(nowhere))
+    # Without keys botocore would ask the network for a role of this machine.
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    yield from _running(PostgreSQL())
+
+
+@pytest.fixture
+def postgresql_uri(postgresql: PostgreSQL) -> Iterator[str]:
+    """An empty database: `postgresql://user:password@127.0.0.1:port/name`."""
+    uri = postgresql.create_database()
+    yield uri
+    postgresql.drop_database(uri)
+
+
+@pytest.fixture(scope="session")
+def radosgw() -> Iterator[RadosGateway]:
+    yield from _running(RadosGateway())
+
+
+@pytest.fixture
+def s3_bucket(radosgw: RadosGateway) -> Iterator[str]:
+    """The name of an empty bucket on `radosgw`."""
+    bucket = radosgw.create_bucket()
+    yield bucket
+    radosgw.discard(bucket)
+
+
+@pytest.fixture
+def s3_env(radosgw: RadosGateway, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Sets the variables that lead to `radosgw`; returns them."""
+    for name, value in radosgw.environment.items():
+        monkeypatch.setenv(name, value)
+    return radosgw.environment
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Moto]:
+    yield from _running(Moto())
+
+
+@pytest.fixture(scope="session")
+def rclone() -> Iterator[Rclone]:
+    yield from _running(Rclone())
+
+
+def _running(server: ServerT) -> Iterator[ServerT]:
+    require(server)
+    with server:
+        yield server
+
+
+def require(server: Server) -> None:
+    """A server that is not installed skips the test, and fails it where `CI=true`."""
+    if server.available():
+        return
+    message = f"{server.name} is not installed: {server.install_hint}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
