@@ -1,0 +1,1 @@
+"""A test kit for whoever builds on asyncstore: faults and latency between client and server."""
