@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
+from asyncstore.testing.fault_proxy import FaultProxy
 from tests.servers.base import Server
 from tests.servers.moto import Moto
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.radosgw import RadosGateway
 from tests.servers.rclone import Rclone
+from tests.servers.tls import PrivateAuthority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +73,26 @@ def s3_env(radosgw: RadosGateway, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     for name, value in radosgw.environment.items():
         monkeypatch.setenv(name, value)
     return radosgw.environment
+
+
+@pytest.fixture(scope="session")
+def private_authority(tmp_path_factory: pytest.TempPathFactory) -> PrivateAuthority:
+    """Signs certificates for loopback that no system trusts."""
+    return PrivateAuthority(tmp_path_factory.mktemp("private-authority"))
+
+
+@pytest.fixture
+def radosgw_tls(radosgw: RadosGateway, private_authority: PrivateAuthority) -> Iterator[FaultProxy]:
+    """`radosgw` behind TLS at `.url`; `private_authority.bundle` makes it trusted."""
+    with private_authority.in_front_of(radosgw.address) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def radosgw_proxy(radosgw: RadosGateway) -> Iterator[FaultProxy]:
+    """A recording proxy in front of `radosgw`, at `.url`, with no faults yet."""
+    with FaultProxy(radosgw.address) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="session")

@@ -103,6 +103,7 @@ class FaultProxy:
         self.faults = list(faults)
         self.http = http
         self.requests: list[Request] = []
+        self.connections = 0
         self.connections_opened = 0
         self.peak_requests_in_flight = 0
         self._port = port
@@ -124,11 +125,6 @@ class FaultProxy:
     def url(self) -> str:
         """Where it listens, with `http` or `https`."""
         return f"{'https' if self._ssl_context else 'http'}://{self.address}"
-
-    @property
-    def connections(self) -> int:
-        """How many clients are connected now."""
-        return len(self._relays)
 
     @property
     def requests_in_flight(self) -> int:
@@ -187,10 +183,15 @@ class FaultProxy:
     def opened(self, relay: Relay) -> None:
         """Count a connection."""
         self._relays.add(relay)
+        self.connections += 1
         self.connections_opened += 1
 
-    def closed(self, relay: Relay) -> None:
+    def closed(self) -> None:
         """Count a connection no more."""
+        self.connections -= 1
+
+    def gone(self, relay: Relay) -> None:
+        """Forget a connection of which neither side is left."""
         self._relays.discard(relay)
 
     def begin(self, relay: Relay, request: Request) -> Fault | None:
@@ -243,7 +244,7 @@ class FaultProxy:
     async def _reset(self) -> None:
         for relay in list(self._relays):
             relay.reset()
-            await relay.lost.wait()
+            await relay.gone.wait()
 
     def _call(self, coroutine: Coroutine[object, object, None]) -> None:
         if self._loop is None:

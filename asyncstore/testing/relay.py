@@ -130,6 +130,10 @@ class _Endpoint(asyncio.Protocol):
         self.incoming: _Pipe
         self._transport: asyncio.Transport | None = None
 
+    @property
+    def connected(self) -> bool:
+        return self._transport is not None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=_WRITE_BUFFER)
@@ -217,7 +221,7 @@ class Relay:
         self.client.on_made = self._connect
         self.client.on_lost = self._client_lost
         self._server.on_lost = self._server_lost
-        self.lost = asyncio.Event()
+        self.gone = asyncio.Event()
         self._connecting: asyncio.Task[None] | None = None
         self._requests = Framer()
         self._responses = Framer(has_body=self._response_has_body, until_close=True)
@@ -242,6 +246,9 @@ class Relay:
         except OSError:
             self.client.reset()
             return
+        finally:
+            self._connecting = None
+            self._check_gone()
         if not self._proxy.http:
             request = Request()
             self._current = _Exchange(request, self._proxy.begin(self, request))
@@ -259,15 +266,21 @@ class Relay:
     def _client_lost(self, broken: bool) -> None:
         if self._connecting is not None:
             self._connecting.cancel()
-        self._proxy.closed(self)
-        self.lost.set()
+        self._proxy.closed()
         self._to_client.discard()
         self._proxy.end(self)
         self._to_server.then(self._server.reset if broken else self._server.close)
+        self._check_gone()
 
     def _server_lost(self, broken: bool) -> None:
         self._to_server.discard()
         self._to_client.then(self.client.reset if broken else self.client.close)
+        self._check_gone()
+
+    def _check_gone(self) -> None:
+        if self._connecting is None and not self.client.connected and not self._server.connected:
+            self.gone.set()
+            self._proxy.gone(self)
 
     # HTTP
 
@@ -362,7 +375,7 @@ class Relay:
 
     def _break_off(self, fault: Reset | Truncate) -> None:
         """End the client's connection once it has all that may pass; the server's ends at once."""
-        self._server.on_lost = lambda _: None
+        self._server.on_lost = lambda _: self._check_gone()
         self._server.reset()
         self._to_client.then(
             self.client.close if isinstance(fault, Truncate) else self.client.reset

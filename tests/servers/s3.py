@@ -24,8 +24,12 @@ class S3Server(Server):
         self._client: Any = None
 
     @property
+    def address(self) -> str:
+        return f"{HOST}:{self.port}"
+
+    @property
     def endpoint_url(self) -> str:
-        return f"http://{HOST}:{self.port}"
+        return f"http://{self.address}"
 
     @property
     def environment(self) -> dict[str, str]:
