@@ -35,11 +35,13 @@ class FileInfo:
         path: POSIX path relative to the repository's root.
         is_dir: Whether it is a directory.
         file_size: Size in bytes; None for a directory.
+        etag: The storage's mark of this very content; None where it has none.
     """
 
     path: str
     is_dir: bool
     file_size: int | None
+    etag: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,15 @@ class SchemaMismatchError(AsyncStoreError):
 
 
 class UnavailableError(AsyncStoreError, ConnectionError):
-    """The server could not be reached, or kept failing after every retry."""
+    """The server could not be reached or answered that it cannot serve now; worth a retry.
+
+    Args:
+        message: As for `AsyncStoreError`.
+        retry_after: Seconds that the server asked to wait; None when it did not say.
+    """
 
     default_error_code = "TEMPORARILY_UNAVAILABLE"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

@@ -1,0 +1,375 @@
+"""The scheduler: parts and files of all transfers of a repository under two budgets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+from fsspec.callbacks import Callback
+
+from asyncstore import settings, uris
+from asyncstore.artifacts.local_files import LocalFile, OpenFile
+from asyncstore.artifacts.multipart import MultipartUpload, Part, plan_parts
+from asyncstore.backends.base import Backend, chunked
+from asyncstore.backends.local import StagedFile, run_in_thread, write_file
+from asyncstore.concurrency import ByteBudget, shielded, task_group
+from asyncstore.entities import FileInfo
+from asyncstore.errors import InvalidParameterError, OperationTimeoutError, UnavailableError
+from asyncstore.retry import RetryPolicy
+
+__all__ = ["Transfer", "TransferOptions"]
+
+T = TypeVar("T")
+MIB = 1024 * 1024
+DEFAULT_CHUNK_SIZE = 8 * MIB
+WRITE_SIZE = MIB
+REQUEST_WITHIN = 90.0
+ABORT_WITHIN = 30.0
+
+
+@dataclass(frozen=True)
+class TransferOptions:
+    """How to transfer. None takes the variable, or the scheduler's choice where it is not set.
+
+    Args:
+        multipart_upload_chunk_size: Bytes of an upload part; default 8 MiB.
+            Variable: MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE.
+        multipart_upload_minimum_file_size: Bytes from which a file is sent in parts; default: above
+            one part. Variable: MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE.
+        multipart_download_chunk_size: Bytes of a range; default 8 MiB.
+            Variable: MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE.
+        multipart_download_minimum_file_size: Bytes from which a file is read by ranges; default:
+            above one range. Variable: MLFLOW_MULTIPART_DOWNLOAD_MINIMUM_FILE_SIZE.
+        timeout: Seconds for one whole upload or download; default no limit, as is -1.
+            Variable: MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT.
+        max_concurrency: Requests in flight at once, over all transfers of the repository.
+        max_memory: Bytes of content held at once, over all transfers of the repository; one part
+            always fits.
+        retry: How often and when a failed request is sent again.
+    """
+
+    multipart_upload_chunk_size: int | None = None
+    multipart_upload_minimum_file_size: int | None = None
+    multipart_download_chunk_size: int | None = None
+    multipart_download_minimum_file_size: int | None = None
+    timeout: float | None = None
+    max_concurrency: int = 64
+    max_memory: int = 64 * MIB
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense."""
+        for name, value in vars(self).items():
+            if name not in ("timeout", "retry") and value is not None and value < 1:
+                raise InvalidParameterError(f"{name} is {value}; it must be at least 1")
+
+    def resolve(self) -> TransferOptions:
+        """The same options with every None replaced by its variable, where that is set.
+
+        Raises:
+            InvalidParameterError: A variable is not acceptable.
+        """
+        variables = {
+            "multipart_upload_chunk_size": settings.MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE,
+            "multipart_upload_minimum_file_size": settings.MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE,
+            "multipart_download_chunk_size": settings.MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE,
+            "multipart_download_minimum_file_size": (
+                settings.MLFLOW_MULTIPART_DOWNLOAD_MINIMUM_FILE_SIZE
+            ),
+            "timeout": settings.MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT,
+        }
+        unset = {name: v.get() for name, v in variables.items() if getattr(self, name) is None}
+        return replace(self, **unset)
+
+
+class Transfer:
+    """Sends and receives files, many at once.
+
+    A window slides over parts and files: the next one starts when a request and its bytes fit in
+    the budgets, never in groups.
+
+    Args:
+        options: Sizes, budgets and retries, resolved.
+        max_concurrency: What the storage allows at once; None for no limit.
+    """
+
+    def __init__(self, options: TransferOptions, max_concurrency: int | None) -> None:
+        self.options = options
+        limit = min(options.max_concurrency, max_concurrency or options.max_concurrency)
+        self._files = limit
+        self._requests = anyio.CapacityLimiter(limit)
+        self._memory = ByteBudget(options.max_memory)
+
+    @contextmanager
+    def deadline(self, action: str) -> Iterator[None]:
+        """Bound an operation in time.
+
+        Raises:
+            OperationTimeoutError: The timeout of the options passed.
+        """
+        timeout = self.options.timeout
+        if timeout is None or timeout < 0:
+            yield
+            return
+        with anyio.move_on_after(timeout) as scope:
+            yield
+        if scope.cancelled_caught:
+            raise OperationTimeoutError(
+                f"{action} took longer than {timeout:g} s; raise "
+                "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT (-1 for no limit)"
+            )
+
+    async def request(self, call: Callable[[], Awaitable[T]]) -> T:
+        """One request, under the budget of requests and with retries."""
+        async with _slot(self._requests):
+            return await self.options.retry.run(call)
+
+    async def for_each(
+        self, items: AsyncIterable[T], call: Callable[[T], Awaitable[object]]
+    ) -> None:
+        """Await `call` for every item, as many at once as requests are allowed."""
+        slots = anyio.Semaphore(self._files)
+
+        async def run(item: T) -> None:
+            try:
+                await call(item)
+            finally:
+                slots.release()
+
+        async with task_group() as tasks:
+            async for item in items:
+                await slots.acquire()
+                tasks.start_soon(run, item)
+
+    async def upload(self, backend: Backend, file: LocalFile, callback: Callback) -> None:
+        """Send one file; readers see the old one or the new one.
+
+        Args:
+            backend: Where to.
+            file: What.
+            callback: Told the bytes that arrived.
+
+        Raises:
+            IntegrityError: The file changed while it was being sent; nothing is stored.
+
+        A cancellation leaves nothing on the storage.
+        """
+        chunk_size = self.options.multipart_upload_chunk_size or DEFAULT_CHUNK_SIZE
+        part_size = max(chunk_size, backend.capabilities.min_part_size)
+        minimum = self.options.multipart_upload_minimum_file_size
+        single_request = backend.capabilities.max_file_size
+        if minimum is None:
+            minimum = part_size + 1
+        if file.size < minimum and file.size <= part_size:
+            await self._upload_whole(backend, file)
+            callback.relative_update(file.size)
+        elif file.size < minimum and single_request is not None and file.size <= single_request:
+            await self._upload_stream(backend, file)
+            callback.relative_update(file.size)
+        else:
+            await self._upload_parts(backend, file, chunk_size, callback)
+
+    async def _upload_whole(self, backend: Backend, file: LocalFile) -> None:
+        async with self._memory.hold(file.size):
+            data = await run_in_thread(file.read)
+            await self.request(
+                lambda: backend.write(file.artifact_path, data, file.content_type)
+            )
+
+    async def _upload_stream(self, backend: Backend, file: LocalFile) -> None:
+        source = await run_in_thread(lambda: OpenFile(file))
+        try:
+            await self.request(lambda: backend.write_file(file, source))
+        finally:
+            source.close()
+
+    async def _upload_parts(
+        self, backend: Backend, file: LocalFile, chunk_size: int, callback: Callback
+    ) -> None:
+        limits = backend.capabilities
+        parts = plan_parts(
+            max(file.size, 1),
+            chunk_size,
+            min_part_size=limits.min_part_size,
+            max_parts=limits.max_parts,
+        )
+        upload: MultipartUpload | None = None
+
+        async def start() -> MultipartUpload:
+            # Not to be interrupted: the storage would have an upload whose id nobody knows.
+            return await shielded(
+                lambda: backend.start_upload(file.artifact_path, file.content_type),
+                within=REQUEST_WITHIN,
+            )
+
+        source = await run_in_thread(lambda: OpenFile(file))
+        try:
+            upload = await self.request(start)
+            send = self._sender(upload, source, callback)
+            if limits.parallel_parts:
+                async with task_group() as tasks:
+                    for part in parts:
+                        await self._memory.acquire(part.size)
+                        tasks.start_soon(send, part)
+            else:
+                for part in parts:
+                    await self._memory.acquire(part.size)
+                    await send(part)
+            await run_in_thread(source.check_unchanged)
+            complete = upload.complete
+            # An abort that overtakes the completion could leave a torn file.
+            await self.request(lambda: shielded(complete, within=REQUEST_WITHIN))
+        except BaseException:
+            if upload is not None:
+                abort = upload.abort
+                await shielded(lambda: self.options.retry.run(abort), within=ABORT_WITHIN)
+            raise
+        finally:
+            source.close()
+
+    def _sender(
+        self, upload: MultipartUpload, source: OpenFile, callback: Callback
+    ) -> Callable[[Part], Awaitable[None]]:
+        async def send(part: Part) -> None:
+            try:
+                data = await run_in_thread(lambda: source.read(part))
+                await self.request(lambda: upload.upload_part(part, data))
+                callback.relative_update(part.size)
+            finally:
+                self._memory.release(part.size)
+
+        return send
+
+    async def download(
+        self, backend: Backend, entry: FileInfo, destination: Path, callback: Callback
+    ) -> None:
+        """Receive one file; readers of the destination see the old one or the new one.
+
+        Args:
+            backend: Where from.
+            entry: What, as the storage listed it.
+            destination: Where to; directories are made.
+            callback: Told the bytes that arrived.
+
+        Raises:
+            IntegrityError: The file on the storage changed while it was being received.
+
+        A cancellation leaves the destination as it was.
+        """
+        size = entry.file_size
+        if size is not None and size <= WRITE_SIZE:
+            await self._download_whole(backend, entry, size, destination)
+            callback.relative_update(size)
+            return
+        chunk_size = self.options.multipart_download_chunk_size or DEFAULT_CHUNK_SIZE
+        minimum = self.options.multipart_download_minimum_file_size or chunk_size + 1
+        staged = await run_in_thread(lambda: StagedFile(destination, size or 0))
+        try:
+            if size is None or size < minimum or not backend.capabilities.ranges:
+                await self._receive(backend, entry, Part(1, 0, size or 0), staged, callback)
+            else:
+                slots = anyio.Semaphore(self._files)
+
+                async def receive(part: Part) -> None:
+                    try:
+                        await self._receive(backend, entry, part, staged, callback)
+                    finally:
+                        slots.release()
+
+                async with task_group() as tasks:
+                    for part in plan_parts(size, chunk_size):
+                        await slots.acquire()
+                        tasks.start_soon(receive, part)
+            await run_in_thread(staged.commit)
+        finally:
+            # Without effect on what was committed.
+            await shielded(lambda: run_in_thread(staged.discard), within=ABORT_WITHIN)
+
+    async def _download_whole(
+        self, backend: Backend, entry: FileInfo, size: int, destination: Path
+    ) -> None:
+        async def attempt() -> bytes:
+            pieces: list[bytes] = []
+            async with aclosing(backend.read(entry.path)) as stream:
+                async for piece in stream:
+                    pieces.append(piece)
+            data = b"".join(pieces)
+            if len(data) != size:
+                raise UnavailableError(
+                    f"{entry.path!r} was listed with {size} bytes and came with {len(data)}"
+                )
+            return data
+
+        async with self._memory.hold(size):
+            data = await self.request(attempt) if size else b""
+            await run_in_thread(lambda: write_file(destination, data))
+
+    async def _receive(
+        self, backend: Backend, entry: FileInfo, part: Part, staged: StagedFile, callback: Callback
+    ) -> None:
+        """Receive a stretch of a file; a retry goes on where the stream broke off."""
+        offset = part.offset
+        whole = part.offset == 0 and part.size == (entry.file_size or 0)
+        end = None if whole else part.offset + part.size
+
+        async def attempt() -> None:
+            nonlocal offset
+            stream = backend.read(entry.path, offset, end, entry.etag)
+            async with aclosing(stream), aclosing(chunked(stream, WRITE_SIZE)) as pieces:
+                async for piece in pieces:
+                    at = offset
+                    await run_in_thread(lambda piece=piece, at=at: staged.write(piece, at))
+                    offset += len(piece)
+                    callback.relative_update(len(piece))
+            if entry.file_size is not None and offset != part.offset + part.size:
+                raise UnavailableError(f"{entry.path!r}: the stream ended at byte {offset}")
+
+        async with self._memory.hold(2 * WRITE_SIZE):
+            await self.request(attempt)
+
+    async def stream(
+        self, backend: Backend, path: str, start: int, end: int | None
+    ) -> AsyncGenerator[bytes]:
+        """The bytes of a file in pieces, held as one request while they are read."""
+        async with (
+            self._memory.hold(2 * WRITE_SIZE),
+            _slot(self._requests),
+            aclosing(backend.read(path, start, end)) as pieces,
+        ):
+            async for piece in pieces:
+                yield piece
+
+
+class _slot:  # noqa: N801  reads as a verb
+    """One token of a limiter for the block, whichever task runs it.
+
+    `CapacityLimiter` counts one token a task; a task that streams a file and lists another needs
+    two.
+    """
+
+    def __init__(self, limiter: anyio.CapacityLimiter) -> None:
+        self._limiter = limiter
+
+    async def __aenter__(self) -> None:
+        await self._limiter.acquire_on_behalf_of(self)
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._limiter.release_on_behalf_of(self)
+
+
+def check_name(path: str) -> str:
+    """Refuse a name that a listing returned and that cannot be a file below a directory.
+
+    Raises:
+        InvalidParameterError: It would leave the destination, or is not in normal form.
+    """
+    if uris.artifact_path(path) != path:
+        raise InvalidParameterError(
+            f"the storage has a file named {path!r}, which is no file name here; nothing was "
+            "written for it. Rename or delete it on the storage"
+        )
+    return path

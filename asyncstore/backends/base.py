@@ -1,0 +1,171 @@
+"""What a storage does for `ArtifactRepository`, and what it can."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from asyncstore import uris
+from asyncstore.entities import FileInfo
+from asyncstore.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from asyncstore.artifacts.local_files import LocalFile, OpenFile
+    from asyncstore.artifacts.multipart import MultipartUpload
+
+__all__ = ["Backend", "Capabilities"]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a storage can do, and its limits.
+
+    Args:
+        parallel_parts: Parts of one upload may be sent at once and in any order.
+        ranges: A read may start in the middle of a file.
+        directories: A directory exists by itself, even when it is empty.
+        min_part_size: Smallest part but the last, in bytes.
+        max_parts: Most parts of an upload; None for no limit.
+        max_file_size: Largest file that `write_file` takes, in bytes; None where there is none.
+        max_concurrency: Most requests at once; None for no limit.
+    """
+
+    parallel_parts: bool = False
+    ranges: bool = True
+    directories: bool = False
+    min_part_size: int = 1
+    max_parts: int | None = None
+    max_file_size: int | None = None
+    max_concurrency: int | None = None
+
+
+class Backend(abc.ABC):
+    """A storage, seen from a root.
+
+    Paths are artifact paths, already checked, relative to the root. Methods raise the errors of
+    `asyncstore.errors`; `UnavailableError` means that the same call may succeed if repeated.
+
+    Args:
+        fs: The fsspec filesystem.
+        root: The root in the filesystem's own form, without a slash at the end.
+        capabilities: What the storage can do.
+    """
+
+    def __init__(self, fs: Any, root: str, capabilities: Capabilities) -> None:
+        self.fs = fs
+        self.root = root
+        self.capabilities = capabilities
+
+    def full_path(self, path: str) -> str:
+        """The path in the filesystem's own form."""
+        if not path:
+            return self.root
+        return f"{self.root.rstrip('/')}/{path}" if self.root else path
+
+    @abc.abstractmethod
+    async def info(self, path: str) -> FileInfo:
+        """The entry at a path.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+
+    @abc.abstractmethod
+    def list(self, path: str) -> AsyncGenerator[FileInfo]:
+        """The direct children of a directory, in any order; nothing where there is no directory."""
+
+    async def walk(self, path: str) -> AsyncGenerator[FileInfo]:
+        """Every file below a directory, in any order, in constant memory per level of depth.
+
+        Storages that list a whole tree in one go override it.
+        """
+        async for entry in self.list(path):
+            if entry.is_dir:
+                async for below in self.walk(entry.path):
+                    yield below
+            else:
+                yield entry
+
+    @abc.abstractmethod
+    def read(
+        self, path: str, start: int = 0, end: int | None = None, etag: str | None = None
+    ) -> AsyncGenerator[bytes]:
+        """The bytes of a file from `start` up to `end`, in pieces; None reads to the end.
+
+        With an `etag`, a file that is not that very content any more is an `IntegrityError`,
+        where the storage can tell.
+        """
+
+    @abc.abstractmethod
+    async def write(self, path: str, data: bytes, content_type: ContentType) -> None:
+        """Store a whole file; a reader sees the old one or the new one, never a part."""
+
+    async def write_file(self, file: LocalFile, source: OpenFile) -> None:
+        """Store a file in one request, in constant memory.
+
+        Storages with a `max_file_size` have it; elsewhere a large file goes in parts.
+        """
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    async def start_upload(self, path: str, content_type: ContentType) -> MultipartUpload:
+        """Start an upload in parts."""
+
+    async def make_directory(self, path: str) -> None:
+        """Make an empty directory where the storage has such a thing."""
+
+    @abc.abstractmethod
+    async def delete(self, paths: Sequence[str]) -> None:
+        """Delete files; a missing one is no error."""
+
+    async def delete_directory(self, path: str) -> None:
+        """Remove a directory whose files are gone, where the storage has such a thing."""
+
+    @abc.abstractmethod
+    def at(self, uri: str) -> Backend | None:
+        """The same connections seen from another root; None when the URI is on another storage."""
+
+    @abc.abstractmethod
+    async def aclose(self) -> None:
+        """Close every connection."""
+
+    async def exists(self, path: str) -> bool:
+        """Whether there is a file or directory at a path."""
+        try:
+            await self.info(path)
+        except NotFoundError:
+            return False
+        return True
+
+    def missing(self, path: str) -> NotFoundError:
+        """The error for a path that does not exist."""
+        return NotFoundError(f"there is no artifact {path!r} in {uris.redact(self.root) or '/'}")
+
+
+@dataclass(frozen=True, slots=True)
+class ContentType:
+    """What a file holds, as `mimetypes.guess_type` says it.
+
+    Args:
+        type: MIME type; None when unknown.
+        encoding: Content encoding such as gzip; None when there is none.
+    """
+
+    type: str | None = None
+    encoding: str | None = None
+
+
+async def chunked(pieces: AsyncIterator[bytes], size: int) -> AsyncGenerator[bytes]:
+    """Join small pieces until they hold at least `size` bytes: fewer hops to a worker thread."""
+    held: list[bytes] = []
+    held_size = 0
+    async for piece in pieces:
+        held.append(piece)
+        held_size += len(piece)
+        if held_size >= size:
+            yield b"".join(held)
+            held, held_size = [], 0
+    if held:
+        yield b"".join(held)

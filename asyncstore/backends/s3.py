@@ -1,0 +1,388 @@
+"""Amazon S3 and compatible servers, through s3fs and its aiobotocore client."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+from s3fs import S3FileSystem
+
+from asyncstore import settings, uris
+from asyncstore.artifacts.local_files import LocalFile, OpenFile
+from asyncstore.artifacts.multipart import Part
+from asyncstore.backends.base import Backend, Capabilities, ContentType
+from asyncstore.backends.local import run_in_thread
+from asyncstore.backends.s3_errors import translated
+from asyncstore.entities import FileInfo
+from asyncstore.errors import IntegrityError, InvalidParameterError, NotFoundError
+
+__all__ = ["S3Backend", "open_backend"]
+
+MIB = 1024 * 1024
+MAX_CONNECTIONS = 64
+READ_SIZE = 256 * 1024
+DELETE_BATCH = 1000
+
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+CAPABILITIES = Capabilities(
+    parallel_parts=True,
+    min_part_size=5 * MIB,
+    max_parts=10_000,
+    max_file_size=5 * 1024 * MIB,
+    max_concurrency=MAX_CONNECTIONS,
+)
+
+
+async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
+    """Connect to the bucket of an `s3://bucket/prefix` URI.
+
+    Args:
+        uri: The root of the repository.
+        storage_options: Arguments of `s3fs.S3FileSystem`; they go above the variables.
+
+    Raises:
+        InvalidParameterError: The URI has no bucket, or a variable or option is not acceptable.
+    """
+    root = _root(uri)
+    extra_args = settings.MLFLOW_S3_UPLOAD_EXTRA_ARGS.get()
+    owner = settings.MLFLOW_S3_EXPECTED_BUCKET_OWNER.get()
+    options = _filesystem_options(storage_options)
+    with translated(f"open {uris.redact(uri)}"):
+        fs = await anyio.to_thread.run_sync(lambda: S3FileSystem(**options))
+        client = await fs.set_session()
+    backend = S3Backend(fs, root, client, extra_args, owner)
+    try:
+        backend.check_extra_args()
+    except InvalidParameterError:
+        await backend.aclose()
+        raise
+    return backend
+
+
+def _root(uri: str) -> str:
+    bucket_and_prefix = uri.partition("://")[2]
+    if "?" in bucket_and_prefix or "#" in bucket_and_prefix:
+        raise InvalidParameterError(f"{uri}: an S3 URI has no '?' or '#'; write s3://bucket/prefix")
+    root = bucket_and_prefix.strip("/")
+    if not root:
+        raise InvalidParameterError(f"{uri} names no bucket; write s3://bucket/prefix")
+    return root
+
+
+def _filesystem_options(storage_options: Mapping[str, Any]) -> dict[str, Any]:
+    options = dict(storage_options)
+    config = {
+        "max_pool_connections": MAX_CONNECTIONS,
+        "connect_timeout": 10,
+        "read_timeout": 60,
+        # One place retries: the scheduler, which knows the deadline.
+        "retries": {"total_max_attempts": 1},
+        # The service description is read from disk in a worker thread.
+        "warm_up_loader_caches": True,
+        # Many compatible servers do not know the trailing checksums that botocore sends by default
+        # since 2025; Content-MD5, which all of them check, is sent instead.
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+        **options.pop("config_kwargs", {}),
+    }
+    config["s3"] = {
+        "addressing_style": settings.MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE.get(),
+        # Signing the payload would hash it on the event loop. Its MD5 is computed in a worker
+        # thread and is part of what is signed.
+        "payload_signing_enabled": False,
+        **config.get("s3", {}),
+    }
+    client = dict(options.pop("client_kwargs", {}))
+    if settings.MLFLOW_S3_IGNORE_TLS.get():
+        client.setdefault("verify", False)
+    if endpoint := settings.MLFLOW_S3_ENDPOINT_URL.get():
+        options.setdefault("endpoint_url", endpoint)
+    return options | {
+        "asynchronous": True,
+        "skip_instance_cache": True,
+        "client_kwargs": client,
+        "config_kwargs": config,
+    }
+
+
+class S3Backend(Backend):
+    """A prefix of a bucket."""
+
+    def __init__(
+        self,
+        fs: Any,
+        root: str,
+        client: Any,
+        extra_args: Mapping[str, Any],
+        expected_bucket_owner: str | None,
+    ) -> None:
+        super().__init__(fs, root, CAPABILITIES)
+        self._client = client
+        self._extra_args = extra_args
+        self._expected_bucket_owner = expected_bucket_owner
+        self._turn = anyio.Lock()
+        self._bucket, _, self._prefix = root.partition("/")
+
+    def at(self, uri: str) -> Backend | None:
+        """The same client for another root of the same bucket."""
+        if uris.scheme_of(uri) not in ("s3", "s3a"):
+            return None
+        backend = S3Backend(
+            self.fs, _root(uri), self._client, self._extra_args, self._expected_bucket_owner
+        )
+        backend._turn = self._turn
+        return backend
+
+    def check_extra_args(self) -> None:
+        """Refuse upload arguments that S3 does not have.
+
+        Raises:
+            InvalidParameterError: MLFLOW_S3_UPLOAD_EXTRA_ARGS has such an argument.
+        """
+        known = self._members("PutObject") | self._members("CreateMultipartUpload")
+        if unknown := sorted(set(self._extra_args) - known):
+            raise InvalidParameterError(
+                f"MLFLOW_S3_UPLOAD_EXTRA_ARGS: S3 uploads have no argument {', '.join(unknown)}"
+            )
+
+    def _members(self, operation: str) -> set[str]:
+        return set(self._client.meta.service_model.operation_model(operation).input_shape.members)
+
+    def _key(self, path: str) -> str:
+        return "/".join(part for part in (self._prefix, path) if part)
+
+    def _directory_key(self, path: str) -> str:
+        key = self._key(path)
+        return key + "/" if key else ""
+
+    def _path(self, key: str) -> str:
+        return key.removeprefix(self._directory_key("")).removesuffix("/")
+
+    async def call(self, operation: str, path: str, **kwargs: Any) -> Any:
+        """Send one request.
+
+        Args:
+            operation: The client's method, such as `put_object`.
+            path: What it is about, for the error.
+            kwargs: The arguments of the method, but for the bucket and its owner.
+        """
+        # Building, signing and parsing take about a millisecond of the loop: one a turn keeps
+        # hundreds of requests in flight from stalling it.
+        async with self._turn:
+            await anyio.lowlevel.checkpoint()
+        if self._expected_bucket_owner:
+            kwargs["ExpectedBucketOwner"] = self._expected_bucket_owner
+        with translated(f"{operation} s3://{self._bucket}/{self._key(path)}"):
+            return await getattr(self._client, operation)(Bucket=self._bucket, **kwargs)
+
+    def upload_args(self, operation: str, content_type: ContentType | None = None) -> Any:
+        """The extra arguments that an operation takes; the person's go above the guessed type."""
+        guessed = content_type or ContentType()
+        arguments = {"ContentType": guessed.type, "ContentEncoding": guessed.encoding}
+        arguments = {name: value for name, value in arguments.items() if value is not None}
+        members = self._members(operation)
+        return arguments | {k: v for k, v in self._extra_args.items() if k in members}
+
+    async def info(self, path: str) -> FileInfo:
+        """HEAD for a file, else one listing for a directory."""
+        key = self._key(path)
+        if path and key:
+            try:
+                head = await self.call("head_object", path, Key=key)
+            except NotFoundError:
+                pass
+            else:
+                return FileInfo(path, False, head["ContentLength"], head.get("ETag"))
+        page = await self.call(
+            "list_objects_v2", path, Prefix=self._directory_key(path), MaxKeys=1
+        )
+        if path and not page.get("KeyCount", len(page.get("Contents", []))):
+            raise self.missing(path)
+        return FileInfo(path, True, None)
+
+    async def _pages(self, path: str, **kwargs: Any) -> AsyncGenerator[Any]:
+        prefix = self._directory_key(path)
+        token: dict[str, str] = {}
+        while True:
+            page = await self.call("list_objects_v2", path, Prefix=prefix, **kwargs, **token)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _files(self, page: Any) -> list[FileInfo]:
+        # A key that ends in a slash marks a directory: consoles make them.
+        return [
+            FileInfo(self._path(entry["Key"]), False, entry["Size"], entry.get("ETag"))
+            for entry in page.get("Contents", [])
+            if not entry["Key"].endswith("/")
+        ]
+
+    async def list(self, path: str) -> AsyncGenerator[FileInfo]:
+        """One page of 1,000 at a time."""
+        async for page in self._pages(path, Delimiter="/"):
+            for prefix in page.get("CommonPrefixes", []):
+                yield FileInfo(self._path(prefix["Prefix"]), True, None)
+            for entry in self._files(page):
+                yield entry
+
+    async def walk(self, path: str) -> AsyncGenerator[FileInfo]:
+        """The whole tree in one flat listing."""
+        async for page in self._pages(path):
+            for entry in self._files(page):
+                yield entry
+
+    async def read(
+        self, path: str, start: int = 0, end: int | None = None, etag: str | None = None
+    ) -> AsyncGenerator[bytes]:
+        """A ranged GET; the server's cut is checked, since some answer with the whole object."""
+        arguments: dict[str, Any] = {}
+        if start or end is not None:
+            arguments["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+        if etag:
+            arguments["IfMatch"] = etag
+        answer = await self.call("get_object", path, Key=self._key(path), **arguments)
+        body = answer["Body"]
+        skip, left = 0, None if end is None else end - start
+        whole = "ContentRange" not in answer and answer["ContentLength"] != left
+        if arguments.get("Range") and whole:
+            skip = start
+        with translated(f"read s3://{self._bucket}/{self._key(path)}"):
+            try:
+                while left != 0 and (piece := await body.read(READ_SIZE)):
+                    if skip:
+                        piece, skip = piece[skip:], max(0, skip - len(piece))  # noqa: PLW2901  the rest
+                    if left is not None:
+                        piece = piece[:left]
+                        left -= len(piece)
+                    if piece:
+                        yield piece
+            finally:
+                # Without effect on a body that was read to its end; otherwise the connection
+                # cannot be used again.
+                body.close()
+
+    async def write(self, path: str, data: bytes, content_type: ContentType) -> None:
+        """PUT with Content-MD5."""
+        await self.call(
+            "put_object",
+            path,
+            Key=self._key(path),
+            Body=io.BytesIO(data),
+            ContentMD5=await content_md5(data),
+            **self.upload_args("PutObject", content_type),
+        )
+
+    async def write_file(self, file: LocalFile, source: OpenFile) -> None:
+        """PUT of a large file, read by the HTTP client's own worker threads as it goes out."""
+
+        def prepare() -> tuple[Any, str]:
+            digest = source.md5()
+            return os.fdopen(os.dup(source.fd), "rb"), base64.b64encode(digest).decode()
+
+        body, md5 = await run_in_thread(prepare)
+        with body:
+            await self.call(
+                "put_object",
+                file.artifact_path,
+                Key=self._key(file.artifact_path),
+                Body=body,
+                ContentMD5=md5,
+                **self.upload_args("PutObject", file.content_type),
+            )
+
+    async def start_upload(self, path: str, content_type: ContentType) -> S3MultipartUpload:
+        """CreateMultipartUpload."""
+        answer = await self.call(
+            "create_multipart_upload",
+            path,
+            Key=self._key(path),
+            **self.upload_args("CreateMultipartUpload", content_type),
+        )
+        return S3MultipartUpload(self, path, self._key(path), answer["UploadId"])
+
+    async def delete(self, paths: Sequence[str]) -> None:
+        """DeleteObjects, 1,000 keys a request."""
+        for first in range(0, len(paths), DELETE_BATCH):
+            batch = paths[first : first + DELETE_BATCH]
+            answer = await self.call(
+                "delete_objects",
+                batch[0],
+                Delete={"Objects": [{"Key": self._key(path)} for path in batch], "Quiet": True},
+            )
+            for error in answer.get("Errors", []):
+                with translated(f"delete s3://{self._bucket}/{error['Key']}"):
+                    raise self._client.exceptions.ClientError({"Error": error}, "DeleteObjects")
+
+    async def aclose(self) -> None:
+        """Close the client and its connections."""
+        await self._client.close()
+
+
+class S3MultipartUpload:
+    """An S3 multipart upload, by its upload id."""
+
+    def __init__(self, backend: S3Backend, path: str, key: str, upload_id: str) -> None:
+        self._backend = backend
+        self._path = path
+        self._target = {"Key": key, "UploadId": upload_id}
+        self._etags: dict[int, str] = {}
+        self._size = 0
+
+    async def upload_part(self, part: Part, data: bytes) -> None:
+        """UploadPart with Content-MD5."""
+        answer = await self._backend.call(
+            "upload_part",
+            self._path,
+            **self._target,
+            PartNumber=part.number,
+            Body=io.BytesIO(data),
+            ContentMD5=await content_md5(data),
+            **self._backend.upload_args("UploadPart"),
+        )
+        self._etags[part.number] = answer["ETag"]
+        self._size += part.size
+
+    async def complete(self) -> None:
+        """CompleteMultipartUpload.
+
+        Raises:
+            IntegrityError: The upload is gone and the object is not the one that was sent.
+        """
+        parts = [{"PartNumber": n, "ETag": self._etags[n]} for n in sorted(self._etags)]
+        try:
+            await self._backend.call(
+                "complete_multipart_upload",
+                self._path,
+                **self._target,
+                MultipartUpload={"Parts": parts},
+                **self._backend.upload_args("CompleteMultipartUpload"),
+            )
+        except NotFoundError as error:
+            # The answer to an earlier attempt may have been lost: then the object is there.
+            found = await self._backend.info(self._path)
+            if found.file_size != self._size:
+                raise IntegrityError(f"{error}; the file that is there is another one") from error
+
+    async def abort(self) -> None:
+        """AbortMultipartUpload; an upload that is already gone is no error."""
+        try:
+            await self._backend.call("abort_multipart_upload", self._path, **self._target)
+        except NotFoundError:
+            return
+
+
+async def content_md5(data: bytes) -> str:
+    """Content-MD5 of a body, hashed in a worker thread when it is large."""
+
+    def digest() -> str:
+        return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+    return digest() if len(data) <= 64 * 1024 else await anyio.to_thread.run_sync(digest)

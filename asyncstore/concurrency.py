@@ -1,0 +1,140 @@
+"""Structured concurrency with the two things that anyio leaves to its users."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+
+from asyncstore.errors import UnavailableError
+
+__all__ = ["ByteBudget", "in_own_task", "shielded", "task_group"]
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[TaskGroup]:
+    """A task group that raises the first error itself instead of a group of them.
+
+    The other tasks are cancelled and awaited before the error comes out.
+    """
+    try:
+        async with anyio.create_task_group() as tasks:
+            yield tasks
+    except BaseExceptionGroup as group:
+        error = _first(group)
+        raise error from error.__cause__
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    # What is not an Exception, such as KeyboardInterrupt, must not hide behind one that is.
+    beyond = group.split(Exception)[1]
+    error: BaseException = beyond or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def in_own_task(call: Callable[[], Awaitable[T]]) -> T:
+    """Await `call` in a task of its own, and be cancelled with it.
+
+    `asyncio.Task.cancel`, which is how `asyncio.timeout` and web servers cancel, breaks through the
+    shield of a cancel scope and leaves worker threads behind. It hits the caller here, and reaches
+    the task inside as the cancellation of a scope, which shields and threads respect.
+
+    Args:
+        call: The work.
+
+    Returns:
+        What it returns.
+
+    A cancellation comes out when the work and its cleanup have ended.
+    """
+    results: list[T] = []
+
+    async def run() -> None:
+        results.append(await call())
+
+    async with task_group() as tasks:
+        tasks.start_soon(run)
+    return results[0]
+
+
+async def shielded(call: Callable[[], Awaitable[T]], *, within: float) -> T:
+    """Await `call` to its end even when its scope is cancelled, but not for ever.
+
+    Args:
+        call: A step that must not be left half done, such as the abort of an upload.
+        within: Seconds after which it is cancelled all the same.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        UnavailableError: The time is up.
+    """
+    with anyio.move_on_after(within, shield=True):
+        return await call()
+    raise UnavailableError(f"no answer within {within:g} s")
+
+
+class ByteBudget:
+    """Bytes that may be held at once; who asks first is served first.
+
+    Args:
+        total: The budget, in bytes. A larger demand counts as all of it.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._free = total
+        self._waiting: deque[tuple[int, anyio.Event]] = deque()
+
+    async def acquire(self, size: int) -> None:
+        """Wait until `size` bytes are free and take them.
+
+        A cancellation while waiting takes nothing.
+        """
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        size = min(size, self._total)
+        if not self._waiting and size <= self._free:
+            self._free -= size
+            return
+        granted = anyio.Event()
+        entry = (size, granted)
+        self._waiting.append(entry)
+        try:
+            await granted.wait()
+        except BaseException:
+            if granted.is_set():
+                self.release(size)
+            else:
+                self._waiting.remove(entry)
+                self._grant()
+            raise
+
+    def release(self, size: int) -> None:
+        """Give back what `acquire` took for the same size."""
+        self._free += min(size, self._total)
+        self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free:
+            size, granted = self._waiting.popleft()
+            self._free -= size
+            granted.set()
+
+    @asynccontextmanager
+    async def hold(self, size: int) -> AsyncIterator[None]:
+        """`acquire` on entry, `release` on exit."""
+        await self.acquire(size)
+        try:
+            yield
+        finally:
+            self.release(size)
