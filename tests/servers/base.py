@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
-import random
 import shutil
 import signal
 import socket
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 # Below the range from which the kernel draws ports of outgoing connections: none takes ours.
 _PORTS = range(20_000, 32_000)
+# Test sessions that run at the same time start at different places, this far apart.
+_port_numbers = itertools.count(os.getpid() * 40)
 _START_ATTEMPTS = 3
 
 
@@ -179,7 +181,7 @@ class Process:
             ServerError: the process ended, or `timeout` seconds passed, first.
         """
         deadline = time.monotonic() + timeout
-        while not ready():
+        while not ready() or not self.running:
             if not self.running:
                 raise self.fail(f"{what}: the process ended with status {self._popen.returncode}")
             if time.monotonic() > deadline:
@@ -193,7 +195,8 @@ class Process:
 
 def free_port() -> int:
     """A loopback port on which nobody listens at this moment."""
-    for port in random.sample(_PORTS, 200):
+    for number in itertools.islice(_port_numbers, 200):
+        port = _PORTS[number % len(_PORTS)]
         with socket.socket() as probe:
             # As servers do: a port whose old connections are still winding down is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -112,7 +112,11 @@ class RadosGateway(S3Server):
         self._spawn("ceph-mon", "-f", "-i", "a").wait_for_port(mon_port)
         self._run("ceph", "osd", "new", disk)
         self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", disk)
-        self._spawn("ceph-osd", "-f", "-i", "0")
+        disk_daemon = self._spawn("ceph-osd", "-f", "-i", "0")
+        # radosgw would find out by itself, after waiting for five seconds.
+        disk_daemon.wait_until(
+            lambda: " 1 up" in self._run("ceph", "osd", "stat"), "waiting for ceph-osd"
+        )
         self._spawn("radosgw", "-f", "-n", "client.rgw.a").wait_for_port(self.port)
         self._run(
             *("radosgw-admin", "-n", "client.rgw.a", "user", "create"),
@@ -136,7 +140,7 @@ class RadosGateway(S3Server):
             self._run("ceph-authtool", *create, self._keyring, "--gen-key", "-n", daemon, *rights)
             create = []
 
-    def _run(self, *command: str) -> None:
+    def _run(self, *command: str) -> str:
         result = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
@@ -149,6 +153,7 @@ class RadosGateway(S3Server):
         )
         if result.returncode != 0:
             raise ServerError(f"{' '.join(command)}: {result.stdout[-3000:]}")
+        return result.stdout
 
     def _spawn(self, *command: str) -> Process:
         return self.spawn(command, env=self._environment)
