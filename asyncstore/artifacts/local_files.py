@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import mimetypes
+import mmap
 import os
 import stat
 from collections.abc import Iterator
@@ -21,8 +22,10 @@ from asyncstore.errors import (
     PermissionDeniedError,
 )
 
-MIB = 1024 * 1024
 __all__ = ["LocalFile", "OpenFile", "find", "scan"]
+
+MIB = 1024 * 1024
+MAPPED = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +49,14 @@ class LocalFile:
         """Guessed from the name, as MLflow does."""
         return ContentType(*mimetypes.guess_type(self.path.name))
 
-    def read(self) -> bytes:
+    def read(self) -> bytes | memoryview:
         """The whole content.
 
         Raises:
             IntegrityError: The file is not the one that was found, or changed meanwhile.
         """
         with OpenFile(self) as file:
-            data = file.read(Part(1, 0, self.size)) if self.size else b""
+            data = file.read(Part(1, 0, self.size))
             file.check_unchanged()
             return data
 
@@ -76,20 +79,24 @@ class OpenFile:
         """Close the file."""
         os.close(self.fd)
 
-    def read(self, part: Part) -> bytes:
+    def read(self, part: Part) -> memoryview:
         """All bytes of a part.
 
         Raises:
             IntegrityError: The file has become shorter.
         """
-        pieces, offset, left = [], part.offset, part.size
-        while left:
-            piece = os.pread(self.fd, left, offset)
-            if not piece:
+        # A map of its own goes back to the system as soon as it is dropped; the allocator would
+        # keep parts that were read in other threads, several times the memory budget.
+        content = memoryview(
+            mmap.mmap(-1, part.size) if part.size > MAPPED else bytearray(part.size)
+        )
+        done = 0
+        while done < part.size:
+            read = os.preadv(self.fd, [content[done:]], part.offset + done)
+            if not read:
                 raise self._changed("became shorter")
-            pieces.append(piece)
-            offset, left = offset + len(piece), left - len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            done += read
+        return content
 
     def md5(self) -> bytes:
         """MD5 of the whole file."""

@@ -32,7 +32,7 @@ class MultipartUpload(Protocol):
     Exactly one of `complete` and `abort` ends it.
     """
 
-    async def upload_part(self, part: Part, data: bytes) -> None:
+    async def upload_part(self, part: Part, data: bytes | memoryview) -> None:
         """Send one part; safe to repeat.
 
         Args:

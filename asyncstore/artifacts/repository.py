@@ -19,7 +19,7 @@ from asyncstore import uris
 from asyncstore.artifacts.local_files import LocalFile, find, scan
 from asyncstore.artifacts.transfer import Transfer, TransferOptions, check_name
 from asyncstore.backends import Backend, open_backend
-from asyncstore.backends.base import ContentType, chunked
+from asyncstore.backends.base import grouped
 from asyncstore.backends.local import run_in_thread
 from asyncstore.concurrency import in_own_task, shielded
 from asyncstore.entities import FileInfo
@@ -137,9 +137,7 @@ class ArtifactRepository:
             )
         return self._opened
 
-    async def _operation(
-        self, action: str, call: Callable[[Backend, Transfer], Awaitable[T]]
-    ) -> T:
+    async def _operation(self, action: str, call: Callable[[Backend, Transfer], Awaitable[T]]) -> T:
         backend, transfer, _ = self._state()
 
         async def bounded() -> T:
@@ -177,8 +175,9 @@ class ArtifactRepository:
         path = Path(local_file)
 
         async def upload(backend: Backend, transfer: Transfer) -> None:
-            file = await run_in_thread(lambda: find(path, uris.join(directory, path.name)
-                                                    if directory else path.name))
+            file = await run_in_thread(
+                lambda: find(path, uris.join(directory, path.name) if directory else path.name)
+            )
             progress.set_size(file.size)
             await transfer.upload(backend, file, progress)
 
@@ -336,7 +335,7 @@ class ArtifactRepository:
                 async def receive(entry: FileInfo) -> None:
                     nonlocal expected
                     local = root / check_name(entry.path)
-                    await run_in_thread(lambda: inside.check(local))
+                    await inside.check(local)
                     if entry.file_size:
                         expected += entry.file_size
                         progress.set_size(expected)
@@ -414,9 +413,7 @@ class ArtifactRepository:
         guessed = LocalFile(Path(name), name, len(data), 0).content_type
         await self._operation(
             "write to",
-            lambda backend, transfer: transfer.request(
-                lambda: backend.write(name, data, guessed)
-            ),
+            lambda backend, transfer: transfer.request(lambda: backend.write(name, data, guessed)),
         )
 
     @asynccontextmanager
@@ -446,8 +443,13 @@ class ArtifactRepository:
         name = uris.artifact_path(path)
         backend, transfer, _ = self._state()
         stream = transfer.stream(backend, name, start, end)
-        async with aclosing(stream), aclosing(chunked(stream, chunk_size)) as pieces:
+        async with aclosing(stream), aclosing(_joined(stream, chunk_size)) as pieces:
             yield pieces
+
+
+async def _joined(pieces: AsyncIterator[bytes], size: int) -> AsyncGenerator[bytes]:
+    async for group in grouped(pieces, size):
+        yield b"".join(group)
 
 
 async def _each(items: list[T]) -> AsyncGenerator[T]:
@@ -498,11 +500,13 @@ class _Inside:
         self._root = root
         self._checked: set[Path] = set()
 
-    def check(self, path: Path) -> None:
-        """Refuse a path whose directory, links followed, is outside. Blocks."""
+    async def check(self, path: Path) -> None:
+        """Refuse a path whose directory, links followed, is outside."""
         parent = path.parent
         if parent not in self._checked:
-            if not parent.resolve().is_relative_to(self._root.resolve()):
+            if not await run_in_thread(
+                lambda: parent.resolve().is_relative_to(self._root.resolve())
+            ):
                 raise InvalidParameterError(
                     f"{parent} leads out of the destination {self._root}; remove the link"
                 )

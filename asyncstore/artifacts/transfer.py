@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 from fsspec.callbacks import Callback
@@ -14,7 +15,7 @@ from fsspec.callbacks import Callback
 from asyncstore import settings, uris
 from asyncstore.artifacts.local_files import LocalFile, OpenFile
 from asyncstore.artifacts.multipart import MultipartUpload, Part, plan_parts
-from asyncstore.backends.base import Backend, chunked
+from asyncstore.backends.base import Backend, grouped
 from asyncstore.backends.local import StagedFile, run_in_thread, write_file
 from asyncstore.concurrency import ByteBudget, shielded, task_group
 from asyncstore.entities import FileInfo
@@ -73,9 +74,11 @@ class TransferOptions:
         Raises:
             InvalidParameterError: A variable is not acceptable.
         """
-        variables = {
+        variables: dict[str, settings.Setting[Any]] = {
             "multipart_upload_chunk_size": settings.MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE,
-            "multipart_upload_minimum_file_size": settings.MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE,
+            "multipart_upload_minimum_file_size": (
+                settings.MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE
+            ),
             "multipart_download_chunk_size": settings.MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE,
             "multipart_download_minimum_file_size": (
                 settings.MLFLOW_MULTIPART_DOWNLOAD_MINIMUM_FILE_SIZE
@@ -176,9 +179,7 @@ class Transfer:
     async def _upload_whole(self, backend: Backend, file: LocalFile) -> None:
         async with self._memory.hold(file.size):
             data = await run_in_thread(file.read)
-            await self.request(
-                lambda: backend.write(file.artifact_path, data, file.content_type)
-            )
+            await self.request(lambda: backend.write(file.artifact_path, data, file.content_type))
 
     async def _upload_stream(self, backend: Backend, file: LocalFile) -> None:
         source = await run_in_thread(lambda: OpenFile(file))
@@ -233,7 +234,7 @@ class Transfer:
 
     def _sender(
         self, upload: MultipartUpload, source: OpenFile, callback: Callback
-    ) -> Callable[[Part], Awaitable[None]]:
+    ) -> Callable[[Part], Coroutine[Any, Any, None]]:
         async def send(part: Part) -> None:
             try:
                 data = await run_in_thread(lambda: source.read(part))
@@ -293,11 +294,8 @@ class Transfer:
         self, backend: Backend, entry: FileInfo, size: int, destination: Path
     ) -> None:
         async def attempt() -> bytes:
-            pieces: list[bytes] = []
-            async with aclosing(backend.read(entry.path)) as stream:
-                async for piece in stream:
-                    pieces.append(piece)
-            data = b"".join(pieces)
+            async with aclosing(backend.read(entry.path)) as pieces:
+                data = b"".join([piece async for piece in pieces])
             if len(data) != size:
                 raise UnavailableError(
                     f"{entry.path!r} was listed with {size} bytes and came with {len(data)}"
@@ -319,12 +317,12 @@ class Transfer:
         async def attempt() -> None:
             nonlocal offset
             stream = backend.read(entry.path, offset, end, entry.etag)
-            async with aclosing(stream), aclosing(chunked(stream, WRITE_SIZE)) as pieces:
-                async for piece in pieces:
-                    at = offset
-                    await run_in_thread(lambda piece=piece, at=at: staged.write(piece, at))
-                    offset += len(piece)
-                    callback.relative_update(len(piece))
+            async with aclosing(stream), aclosing(grouped(stream, WRITE_SIZE)) as groups:
+                async for pieces in groups:
+                    await run_in_thread(partial(staged.write, pieces, offset))
+                    size = sum(map(len, pieces))
+                    offset += size
+                    callback.relative_update(size)
             if entry.file_size is not None and offset != part.offset + part.size:
                 raise UnavailableError(f"{entry.path!r}: the stream ended at byte {offset}")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from asyncstore.artifacts.local_files import LocalFile, OpenFile
     from asyncstore.artifacts.multipart import MultipartUpload
 
-__all__ = ["Backend", "Capabilities"]
+__all__ = ["Backend", "Capabilities", "ContentType", "grouped"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def write(self, path: str, data: bytes, content_type: ContentType) -> None:
+    async def write(self, path: str, data: bytes | memoryview, content_type: ContentType) -> None:
         """Store a whole file; a reader sees the old one or the new one, never a part."""
 
     async def write_file(self, file: LocalFile, source: OpenFile) -> None:
@@ -114,14 +114,16 @@ class Backend(abc.ABC):
         """Start an upload in parts."""
 
     async def make_directory(self, path: str) -> None:
-        """Make an empty directory where the storage has such a thing."""
+        """Make an empty directory; only storages with `directories` have such a thing."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     async def delete(self, paths: Sequence[str]) -> None:
         """Delete files; a missing one is no error."""
 
+    @abc.abstractmethod
     async def delete_directory(self, path: str) -> None:
-        """Remove a directory whose files are gone, where the storage has such a thing."""
+        """Remove a directory whose files are gone; nothing to do where directories are prefixes."""
 
     @abc.abstractmethod
     def at(self, uri: str) -> Backend | None:
@@ -157,15 +159,15 @@ class ContentType:
     encoding: str | None = None
 
 
-async def chunked(pieces: AsyncIterator[bytes], size: int) -> AsyncGenerator[bytes]:
-    """Join small pieces until they hold at least `size` bytes: fewer hops to a worker thread."""
+async def grouped(pieces: AsyncIterator[bytes], size: int) -> AsyncGenerator[list[bytes]]:
+    """Group small pieces until they hold at least `size` bytes: fewer hops to a worker thread."""
     held: list[bytes] = []
     held_size = 0
     async for piece in pieces:
         held.append(piece)
         held_size += len(piece)
         if held_size >= size:
-            yield b"".join(held)
+            yield held
             held, held_size = [], 0
     if held:
-        yield b"".join(held)
+        yield held

@@ -121,12 +121,13 @@ class StagedFile:
                 self.discard()
                 raise OSError(error.errno, error.strerror, str(path)) from error
 
-    def write(self, data: bytes, offset: int) -> None:
-        """Write all of `data` at `offset`."""
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self._fd, view, offset)
-            view, offset = view[written:], offset + written
+    def write(self, pieces: Sequence[bytes | memoryview], offset: int) -> None:
+        """Write all pieces, one after the other, from `offset` on."""
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                written = os.pwrite(self._fd, view, offset)
+                view, offset = view[written:], offset + written
 
     def commit(self) -> None:
         """Sync and rename; NFS reports a failed write at sync or close, so both count."""
@@ -214,13 +215,15 @@ class LocalBackend(Backend):
             while end is None or offset < end:
                 size = READ_SIZE if end is None else min(READ_SIZE, end - offset)
                 at = offset
-                piece = await run_in_thread(lambda at=at, size=size: os.pread(file.fileno(), size, at))
+                piece = await run_in_thread(
+                    lambda at=at, size=size: os.pread(file.fileno(), size, at)
+                )
                 if not piece:
                     return
                 offset += len(piece)
                 yield piece
 
-    async def write(self, path: str, data: bytes, content_type: ContentType) -> None:
+    async def write(self, path: str, data: bytes | memoryview, content_type: ContentType) -> None:
         """Staged, synced, renamed."""
         local = self._local(path)
         await run_in_thread(lambda: write_file(local, data))
@@ -266,9 +269,9 @@ class LocalUpload:
     def __init__(self, staged: StagedFile) -> None:
         self._staged = staged
 
-    async def upload_part(self, part: Part, data: bytes) -> None:
+    async def upload_part(self, part: Part, data: bytes | memoryview) -> None:
         """Write in place."""
-        await run_in_thread(lambda: self._staged.write(data, part.offset))
+        await run_in_thread(lambda: self._staged.write([data], part.offset))
 
     async def complete(self) -> None:
         """Sync and rename."""
@@ -279,11 +282,11 @@ class LocalUpload:
         await run_in_thread(self._staged.discard)
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes | memoryview) -> None:
     """Write a whole file: staged, synced, renamed, and nothing left when that fails."""
     staged = StagedFile(path)
     try:
-        staged.write(data, 0)
+        staged.write([data], 0)
         staged.commit()
     except BaseException:
         staged.discard()

@@ -7,14 +7,18 @@ import hashlib
 import io
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
+import aiobotocore
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+from aiobotocore.session import AioSession
 from s3fs import S3FileSystem
 
-from asyncstore import settings, uris
+from asyncstore import __version__, settings, uris
 from asyncstore.artifacts.local_files import LocalFile, OpenFile
 from asyncstore.artifacts.multipart import Part
 from asyncstore.backends.base import Backend, Capabilities, ContentType
@@ -28,6 +32,8 @@ __all__ = ["S3Backend", "open_backend"]
 MIB = 1024 * 1024
 MAX_CONNECTIONS = 64
 READ_SIZE = 256 * 1024
+SEND_SIZE = 256 * 1024
+SMALL = 64 * 1024
 DELETE_BATCH = 1000
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
@@ -54,8 +60,16 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
     extra_args = settings.MLFLOW_S3_UPLOAD_EXTRA_ARGS.get()
     owner = settings.MLFLOW_S3_EXPECTED_BUCKET_OWNER.get()
     options = _filesystem_options(storage_options)
+
+    def connect() -> Any:
+        session = AioSession(profile=options.pop("profile", None))
+        factory = session.get_component("response_parser_factory")
+        # botocore's own parser guesses the format, which takes longer than the rest of a response.
+        factory.set_parser_defaults(timestamp_parser=_timestamp)
+        return S3FileSystem(session=session, **options)
+
     with translated(f"open {uris.redact(uri)}"):
-        fs = await anyio.to_thread.run_sync(lambda: S3FileSystem(**options))
+        fs = await anyio.to_thread.run_sync(connect)
         client = await fs.set_session()
     backend = S3Backend(fs, root, client, extra_args, owner)
     try:
@@ -64,6 +78,16 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
         await backend.aclose()
         raise
     return backend
+
+
+def _timestamp(text: str | int | float) -> datetime:
+    """A date of S3: ISO 8601 in a listing, RFC 5322 in a header."""
+    if isinstance(text, str):
+        try:
+            return datetime.fromisoformat(text)
+        except ValueError:
+            return parsedate_to_datetime(text)
+    return datetime.fromtimestamp(text, UTC)
 
 
 def _root(uri: str) -> str:
@@ -84,6 +108,8 @@ def _filesystem_options(storage_options: Mapping[str, Any]) -> dict[str, Any]:
         "read_timeout": 60,
         # One place retries: the scheduler, which knows the deadline.
         "retries": {"total_max_attempts": 1},
+        # A fixed string: botocore puts its own together anew for every request.
+        "user_agent": f"asyncstore/{__version__} aiobotocore/{aiobotocore.__version__}",
         # The service description is read from disk in a worker thread.
         "warm_up_loader_caches": True,
         # Many compatible servers do not know the trailing checksums that botocore sends by default
@@ -127,6 +153,7 @@ class S3Backend(Backend):
         self._client = client
         self._extra_args = extra_args
         self._expected_bucket_owner = expected_bucket_owner
+        self._members_of: dict[str, set[str]] = {}
         self._turn = anyio.Lock()
         self._bucket, _, self._prefix = root.partition("/")
 
@@ -153,7 +180,10 @@ class S3Backend(Backend):
             )
 
     def _members(self, operation: str) -> set[str]:
-        return set(self._client.meta.service_model.operation_model(operation).input_shape.members)
+        if operation not in self._members_of:
+            model = self._client.meta.service_model.operation_model(operation)
+            self._members_of[operation] = set(model.input_shape.members)
+        return self._members_of[operation]
 
     def _key(self, path: str) -> str:
         return "/".join(part for part in (self._prefix, path) if part)
@@ -200,9 +230,7 @@ class S3Backend(Backend):
                 pass
             else:
                 return FileInfo(path, False, head["ContentLength"], head.get("ETag"))
-        page = await self.call(
-            "list_objects_v2", path, Prefix=self._directory_key(path), MaxKeys=1
-        )
+        page = await self.call("list_objects_v2", path, Prefix=self._directory_key(path), MaxKeys=1)
         if path and not page.get("KeyCount", len(page.get("Contents", []))):
             raise self.missing(path)
         return FileInfo(path, True, None)
@@ -258,7 +286,7 @@ class S3Backend(Backend):
             try:
                 while left != 0 and (piece := await body.read(READ_SIZE)):
                     if skip:
-                        piece, skip = piece[skip:], max(0, skip - len(piece))  # noqa: PLW2901  the rest
+                        piece, skip = piece[skip:], max(0, skip - len(piece))
                     if left is not None:
                         piece = piece[:left]
                         left -= len(piece)
@@ -269,13 +297,13 @@ class S3Backend(Backend):
                 # cannot be used again.
                 body.close()
 
-    async def write(self, path: str, data: bytes, content_type: ContentType) -> None:
+    async def write(self, path: str, data: bytes | memoryview, content_type: ContentType) -> None:
         """PUT with Content-MD5."""
         await self.call(
             "put_object",
             path,
             Key=self._key(path),
-            Body=io.BytesIO(data),
+            Body=body(data),
             ContentMD5=await content_md5(data),
             **self.upload_args("PutObject", content_type),
         )
@@ -321,6 +349,9 @@ class S3Backend(Backend):
                 with translated(f"delete s3://{self._bucket}/{error['Key']}"):
                     raise self._client.exceptions.ClientError({"Error": error}, "DeleteObjects")
 
+    async def delete_directory(self, path: str) -> None:
+        """A directory is a prefix: it went with its last key."""
+
     async def aclose(self) -> None:
         """Close the client and its connections."""
         await self._client.close()
@@ -336,14 +367,14 @@ class S3MultipartUpload:
         self._etags: dict[int, str] = {}
         self._size = 0
 
-    async def upload_part(self, part: Part, data: bytes) -> None:
+    async def upload_part(self, part: Part, data: bytes | memoryview) -> None:
         """UploadPart with Content-MD5."""
         answer = await self._backend.call(
             "upload_part",
             self._path,
             **self._target,
             PartNumber=part.number,
-            Body=io.BytesIO(data),
+            Body=body(data),
             ContentMD5=await content_md5(data),
             **self._backend.upload_args("UploadPart"),
         )
@@ -379,10 +410,49 @@ class S3MultipartUpload:
             return
 
 
-async def content_md5(data: bytes) -> str:
+def body(data: bytes | memoryview) -> Any:
+    """Content in the form that is sent best: a small one goes out together with its headers."""
+    return bytes(data) if len(data) <= SMALL else Body(data)
+
+
+class Body(io.BytesIO):
+    """Content as the file that botocore and aiohttp want, without the copy that `BytesIO` makes.
+
+    aiohttp asks a `BytesIO` for its buffer and sends it in pieces from the event loop; any other
+    file it reads through a thread, 64 KiB at a time.
+    """
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        super().__init__()
+        self._view = memoryview(data)
+        self._at = 0
+
+    def getbuffer(self) -> memoryview:
+        """The content."""
+        return self._view[:]
+
+    def tell(self) -> int:
+        """The position."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Move the position."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._view)}[whence]
+        self._at = base + offset
+        return self._at
+
+    def read(self, size: int | None = -1, /) -> Any:
+        """The next bytes, as a view; in larger pieces than aiohttp asks for, which are cheaper."""
+        end = len(self._view) if size is None or size < 0 else self._at + max(size, SEND_SIZE)
+        piece = self._view[self._at : end]
+        self._at += len(piece)
+        return piece
+
+
+async def content_md5(data: bytes | memoryview) -> str:
     """Content-MD5 of a body, hashed in a worker thread when it is large."""
 
     def digest() -> str:
         return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
-    return digest() if len(data) <= 64 * 1024 else await anyio.to_thread.run_sync(digest)
+    return digest() if len(data) <= SMALL else await anyio.to_thread.run_sync(digest)

@@ -42,7 +42,13 @@ ERRORS: dict[str, type[AsyncStoreError]] = {
     "InvalidRequest": InvalidParameterError,
     "KeyTooLongError": InvalidParameterError,
 }
-TRANSIENT = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestTimeTooSkewed"}
+TRANSIENT = {
+    "RequestTimeout",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "RequestTimeTooSkewed",
+}
 CONNECTION = (
     aiohttp.ClientError,
     boto.EndpointConnectionError,

@@ -7,6 +7,7 @@ filesystem has, and whatever it does, it does not do it on the event loop.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -135,12 +136,9 @@ class ThreadedBackend(Backend):
             return
         for part in plan_parts(end - start, READ_SIZE) if end > start else ():
             first, last = start + part.offset, start + part.offset + part.size
-            piece = await self._run(
-                path, lambda first=first, last=last: self.fs.cat_file(full, start=first, end=last)
-            )
-            yield bytes(piece)
+            yield await self._run(path, partial(self.fs.cat_file, full, start=first, end=last))
 
-    async def write(self, path: str, data: bytes, content_type: ContentType) -> None:
+    async def write(self, path: str, data: bytes | memoryview, content_type: ContentType) -> None:
         """Through an upload of one part."""
         upload = await self.start_upload(path, content_type)
         try:
@@ -166,7 +164,7 @@ class ThreadedBackend(Backend):
         for path in paths:
             full = self.full_path(path)
             try:
-                await self._run(path, lambda full=full: self.fs.rm_file(full))
+                await self._run(path, partial(self.fs.rm_file, full))
             except NotFoundError:
                 continue
 
@@ -192,9 +190,9 @@ class StreamUpload:
         self._path = path
         self._file = file
 
-    async def upload_part(self, part: Part, data: bytes) -> None:
+    async def upload_part(self, part: Part, data: bytes | memoryview) -> None:
         """Append."""
-        await self._backend._run(self._path, lambda: self._file.write(data))
+        await self._backend._run(self._path, lambda: self._file.write(bytes(data)))
 
     async def complete(self) -> None:
         """Close and commit."""
