@@ -68,10 +68,15 @@ class PostgreSQL(Server):
     def uri(self, database: str) -> str:
         return f"postgresql://{_USER}:{_PASSWORD}@{self.host}/{database}"
 
-    def create_database(self) -> str:
-        """Create an empty database and return its URI, `postgresql://user:password@127.0.0.1:port/name`."""
+    def create_database(self, template: str | None = None) -> str:
+        """Create a database and return its URI, `postgresql://user:password@127.0.0.1:port/name`.
+
+        Args:
+            template: The URI of a database to copy, to which nobody is connected; None: empty.
+        """
         database = f"test_{next(self._databases)}"
-        self.query(f"CREATE DATABASE {database}")
+        source = template.rpartition("/")[2] if template else "template1"
+        self.query(f"CREATE DATABASE {database} TEMPLATE {source}")
         return self.uri(database)
 
     def drop_database(self, uri: str) -> None:

@@ -79,9 +79,9 @@ class S3Server(Server):
         pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket)
         return [upload["Key"] for page in pages for upload in page.get("Uploads", ())]
 
-    def discard(self, bucket: str) -> None:
-        """Free the memory that a bucket of a finished test holds; small objects may stay."""
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    def discard(self, bucket: str, prefix: str = "") -> None:
+        """Free the memory that a finished test holds in a bucket; small objects may stay."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         for item in [item for page in pages for item in page.get("Contents", ())]:
             if item["Size"] > _SMALL:
                 self.client.delete_object(Bucket=bucket, Key=item["Key"])

@@ -1,0 +1,1 @@
+"""asyncstore beside its peers, on real servers: `python -m benchmarks --help`."""

@@ -1,0 +1,207 @@
+"""The named cases: what is measured, with which peers, and how the outcome is checked."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import metric_peers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from benchmarks.lab import Lab
+
+OURS = "asyncstore"
+
+
+class WrongOutcomeError(Exception):
+    """The measured work did not do what it should have."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a measured process is told: arguments of the peer, and environment variables."""
+
+    arguments: dict[str, Any]
+    variables: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison.
+
+    Attributes:
+        name: What to call it on the command line.
+        about: What it is, for people.
+        module: Where the peers are.
+        peers: Names of functions of that module; the first is ours.
+        task: Makes a fresh task for each measurement, and checks the outcome when it is left.
+    """
+
+    name: str
+    about: str
+    module: str
+    peers: tuple[str, ...]
+    task: Callable[[Lab], AbstractContextManager[Task]]
+
+
+def _transfer_cases() -> Iterator[Case]:
+    for delayed in (False, True):
+        for size in ("small", "large"):
+            for direction in ("up", "down"):
+                yield Case(
+                    name=f"s3-{size}-{direction}{'-20ms' if delayed else ''}",
+                    about=_transfer_about(size, direction, delayed),
+                    module="benchmarks.transfer_peers",
+                    peers=(OURS, "mlflow", "s3fs", "s5cmd"),
+                    task=_upload(size, delayed) if direction == "up" else _download(size, delayed),
+                )
+
+
+def _transfer_about(size: str, direction: str, delayed: bool) -> str:
+    what = "1,000 files of 10 KiB" if size == "small" else "one file of 1 GiB"
+    return f"{what}, {direction}, {'20 ms round trip' if delayed else 'loopback'}"
+
+
+def _source(lab: Lab, size: str) -> Path:
+    return lab.small_files if size == "small" else lab.large_file.parent
+
+
+def _variables(lab: Lab, delayed: bool) -> dict[str, str]:
+    variables = lab.radosgw.environment
+    # s5cmd and s3fs read Amazon's name of the region.
+    variables["AWS_REGION"] = lab.radosgw.region
+    if delayed:
+        variables["MLFLOW_S3_ENDPOINT_URL"] = lab.delayed.url
+    return variables
+
+
+def _upload(size: str, delayed: bool) -> Callable[[Lab], AbstractContextManager[Task]]:
+    @contextlib.contextmanager
+    def task(lab: Lab) -> Iterator[Task]:
+        prefix, single = lab.new_name(), size == "large"
+        source = _source(lab, size)
+        common = {"direction": "up", "bucket": lab.bucket, "single": single}
+        warm = {**common, "local": str(lab.warm_file), "prefix": f"warm-{prefix}", "single": True}
+        local = str(lab.large_file if single else source)
+        arguments = {**common, "local": local, "prefix": prefix, "warm": warm}
+        try:
+            yield Task(arguments, _variables(lab, delayed))
+            pages = lab.radosgw.client.get_paginator("list_objects_v2").paginate(
+                Bucket=lab.bucket, Prefix=f"{prefix}/"
+            )
+            objects = [item for page in pages for item in page.get("Contents", ())]
+            found = {item["Key"].removeprefix(f"{prefix}/"): item["Size"] for item in objects}
+            _compare(_files(source), found)
+        finally:
+            lab.radosgw.discard(lab.bucket, prefix)
+
+    return task
+
+
+def _download(size: str, delayed: bool) -> Callable[[Lab], AbstractContextManager[Task]]:
+    @contextlib.contextmanager
+    def task(lab: Lab) -> Iterator[Task]:
+        source = _source(lab, size)
+        prefix = lab.upload(source)
+        target = lab.directory / lab.new_name()
+        warm_target = lab.directory / lab.new_name()
+        target.mkdir()
+        warm_target.mkdir()
+        common = {"direction": "down", "bucket": lab.bucket, "single": size == "large"}
+        warm = {
+            **common,
+            "local": str(warm_target),
+            "prefix": lab.upload(lab.warm_file.parent),
+            "single": True,
+        }
+        arguments = {**common, "local": str(target), "prefix": prefix, "warm": warm}
+        try:
+            yield Task(arguments, _variables(lab, delayed))
+            _compare(_files(source), _files(target / prefix))
+        finally:
+            shutil.rmtree(target)
+            shutil.rmtree(warm_target)
+
+    return task
+
+
+def _files(root: Path) -> dict[str, int]:
+    return {
+        path.relative_to(root).as_posix(): path.stat().st_size
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def _compare(expected: dict[str, int], found: dict[str, int]) -> None:
+    if expected != found:
+        wrong = sorted(expected.items() ^ found.items())[:5]
+        raise WrongOutcomeError(f"{len(found)} of {len(expected)} files; wrong are {wrong}, ...")
+
+
+def _metric_cases() -> Iterator[Case]:
+    for together in (True, False):
+        for database in ("sqlite", "postgresql"):
+            way = "together" if together else "one after the other"
+            yield Case(
+                name=f"metrics-{'gather' if together else 'serial'}-{database}",
+                about=f"1,000 log_metric {way}, {database} (MLflow: one after the other)",
+                module="benchmarks.metric_peers",
+                peers=(OURS, "mlflow"),
+                task=_metrics(database, together),
+            )
+
+
+def _metrics(database: str, together: bool) -> Callable[[Lab], AbstractContextManager[Task]]:
+    @contextlib.contextmanager
+    def task(lab: Lab) -> Iterator[Task]:
+        uri = lab.copy_of(lab.mlflow_database(database))
+        artifacts = str(lab.directory / "artifacts")
+        arguments = {"uri": uri, "count": lab.metric_count, "together": together}
+        yield Task({**arguments, "artifacts": artifacts}, {})
+        for table, expected in (
+            ("metrics", lab.metric_count + 1),
+            ("latest_metrics", metric_peers.KEYS + 1),
+        ):
+            found = _count(lab, uri, table)
+            if found != expected:
+                raise WrongOutcomeError(f"{found} rows in {table} instead of {expected}")
+        lab.drop(uri)
+
+    return task
+
+
+def _count(lab: Lab, uri: str, table: str) -> int:
+    statement = f"SELECT count(*) FROM {table}"
+    if uri.startswith("sqlite"):
+        with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as connection:
+            return int(connection.execute(statement).fetchone()[0])
+    return int(lab.postgresql.query(statement, uri.rpartition("/")[2]))
+
+
+@contextlib.contextmanager
+def _import(lab: Lab) -> Iterator[Task]:
+    yield Task({}, {})
+
+
+CASES: dict[str, Case] = {
+    case.name: case
+    for case in (
+        *_transfer_cases(),
+        *_metric_cases(),
+        Case(
+            "import",
+            "python -c 'import ...' (nothing: the interpreter alone)",
+            "benchmarks.import_peers",
+            (OURS, "mlflow", "nothing"),
+            _import,
+        ),
+    )
+}

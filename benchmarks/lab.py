@@ -1,0 +1,195 @@
+"""What the cases share: servers that start when first asked for, files, and databases to copy."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+from tests.servers.base import Server, free_port
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.radosgw import RadosGateway
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+ServerT = TypeVar("ServerT", bound=Server)
+ROOT = Path(__file__).parents[1]
+ONE_WAY_MS = 10.0
+SMALL_SIZE = 10 * 1024
+
+
+class DelayProxy(Server):
+    """The fault proxy in a process of its own, with latency and nothing else."""
+
+    name: ClassVar[str] = "delay-proxy"
+    install_hint: ClassVar[str] = "pip install asyncstore"
+
+    def __init__(self, target: str) -> None:
+        super().__init__()
+        self._target = target
+        self.url = ""
+
+    @classmethod
+    def available(cls) -> bool:
+        return True
+
+    def boot(self) -> None:
+        port = free_port()
+        self.spawn(
+            [
+                *(sys.executable, "-m", "asyncstore.testing.fault_proxy", self._target),
+                *("--port", str(port), "--latency-ms", str(ONE_WAY_MS), "--raw"),
+            ],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        ).wait_for_port(port)
+        self.url = f"http://127.0.0.1:{port}"
+
+
+class Lab:
+    """Everything of one run of the benchmarks, in a directory that it removes."""
+
+    def __init__(self, *, quick: bool) -> None:
+        self.small_count = 100 if quick else 1000
+        self.large_size = 2**26 if quick else 2**30
+        self.metric_count = 100 if quick else 1000
+        self._templates: dict[str, str] = {}
+        self._stack = contextlib.ExitStack()
+        self._numbers = iter(range(10**9))
+
+    def __enter__(self) -> Self:
+        self.directory = Path(
+            self._stack.enter_context(tempfile.TemporaryDirectory(prefix="asyncstore-bench-"))
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def new_name(self) -> str:
+        return f"measurement-{next(self._numbers)}"
+
+    def environment(self, variables: dict[str, str]) -> dict[str, str]:
+        """That of a measured process: ours without any key or setting, and `variables`."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MLFLOW_"))}
+        return {**kept, "AWS_EC2_METADATA_DISABLED": "true", **variables}
+
+    # Servers
+
+    @cached_property
+    def radosgw(self) -> RadosGateway:
+        return self._started(RadosGateway())
+
+    @cached_property
+    def delayed(self) -> DelayProxy:
+        return self._started(DelayProxy(self.radosgw.address))
+
+    @cached_property
+    def postgresql(self) -> PostgreSQL:
+        return self._started(PostgreSQL())
+
+    def _started(self, server: ServerT) -> ServerT:
+        if not server.available():
+            raise SystemExit(f"{server.name} is not installed: {server.install_hint}")
+        self._stack.enter_context(server)
+        return server
+
+    # Files
+
+    @cached_property
+    def small_files(self) -> Path:
+        """A directory of 10 directories of random files of 10 KiB."""
+        root = self.directory / "small"
+        for number in range(self.small_count):
+            file = root / f"part-{number % 10}" / f"file-{number:04}.bin"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(os.urandom(SMALL_SIZE))
+        return root
+
+    @cached_property
+    def large_file(self) -> Path:
+        """One file of random bytes."""
+        path = self.directory / "large" / "large.bin"
+        path.parent.mkdir()
+        with path.open("wb") as file:
+            for _ in range(self.large_size // 2**20):
+                file.write(os.urandom(2**20))
+        return path
+
+    @cached_property
+    def warm_file(self) -> Path:
+        path = self.directory / "warm" / "warm.bin"
+        path.parent.mkdir()
+        path.write_bytes(b"warm")
+        return path
+
+    # Buckets
+
+    @cached_property
+    def bucket(self) -> str:
+        """Holds what is downloaded (`small`, `large`, `warm`), and the uploads."""
+        return self.radosgw.create_bucket()
+
+    @cached_property
+    def uploaded(self) -> set[str]:
+        """Which of the directories above are in the bucket."""
+        return set()
+
+    def upload(self, root: Path) -> str:
+        """Put a directory into the bucket once; returns its prefix."""
+        if root.name not in self.uploaded:
+            for file in sorted(root.rglob("*")):
+                if file.is_file():
+                    key = f"{root.name}/{file.relative_to(root).as_posix()}"
+                    # One at a time and in one piece, as no peer does it.
+                    with file.open("rb") as body:
+                        self.radosgw.client.put_object(Bucket=self.bucket, Key=key, Body=body)
+            self.uploaded.add(root.name)
+        return root.name
+
+    # Databases
+
+    def mlflow_database(self, kind: str) -> str:
+        """A database, `sqlite` or `postgresql`, that MLflow made and nobody has used."""
+        if kind not in self._templates:
+            if kind == "sqlite":
+                uri = f"sqlite:///{self.directory / 'template.db'}"
+            else:
+                uri = self.postgresql.create_database()
+            task = {"uri": uri, "artifacts": str(self.directory / "artifacts")}
+            peer = "benchmarks.metric_peers:make_database"
+            subprocess.run(
+                [sys.executable, "-m", "benchmarks.child", peer, json.dumps(task)],
+                check=True,
+                capture_output=True,
+                cwd=ROOT,
+                env=self.environment({}),
+            )
+            self._templates[kind] = uri
+        return self._templates[kind]
+
+    def copy_of(self, template: str) -> str:
+        """A new database, SQLite or PostgreSQL, with what is in `template`."""
+        if template.startswith("sqlite"):
+            path = self.directory / f"{self.new_name()}.db"
+            shutil.copyfile(template.removeprefix("sqlite:///"), path)
+            return f"sqlite:///{path}"
+        return self.postgresql.create_database(template)
+
+    def drop(self, uri: str) -> None:
+        """Drop what `copy_of` returned; the files of SQLite go with the directory."""
+        if not uri.startswith("sqlite"):
+            self.postgresql.drop_database(uri)
