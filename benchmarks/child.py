@@ -101,7 +101,8 @@ def _cpu_seconds() -> float:
 
 
 def _commands_cpu_seconds() -> float:
-    return sum(os.times()[2:4])
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _reset_peak() -> None:

@@ -158,7 +158,8 @@ def plot(results: Results, path: Path) -> None:
         middle = median(found)
         axes.barh(
             row,
-            middle,
+            middle - 1,
+            left=1,
             color=f"C{peers.index(peer)}",
             xerr=[[middle - min(found)], [max(found) - middle]],
             capsize=2,
