@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from anyio.abc import TaskGroup
 
 from asyncstore.errors import UnavailableError
 
-__all__ = ["ByteBudget", "in_own_task", "shielded", "task_group"]
+__all__ = ["ByteBudget", "Turnstile", "in_own_task", "shielded", "task_group"]
 
 T = TypeVar("T")
 
@@ -82,6 +83,46 @@ async def shielded(call: Callable[[], Awaitable[T]], *, within: float) -> T:
     with anyio.move_on_after(within, shield=True):
         return await call()
     raise UnavailableError(f"no answer within {within:g} s")
+
+
+class Turnstile:
+    """Lets a few callers through in each turn of the event loop, in order.
+
+    Work that takes the loop a good part of a millisecond each, such as building and signing a
+    request, stalls it when hundreds of tasks do it in the same turn.
+
+    Args:
+        per_turn: How many callers a turn lets through.
+    """
+
+    def __init__(self, per_turn: int) -> None:
+        self._per_turn = per_turn
+        self._left = per_turn
+        self._armed = False
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self) -> None:
+        """Wait for a turn with room. A cancellation takes none."""
+        if not self._armed:
+            self._armed = True
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        if self._left and not self._waiting:
+            self._left -= 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        await place
+
+    def _next_turn(self) -> None:
+        self._left = self._per_turn
+        while self._waiting and self._left:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                self._left -= 1
+        self._armed = bool(self._waiting)
+        if self._armed:
+            asyncio.get_running_loop().call_soon(self._next_turn)
 
 
 class ByteBudget:

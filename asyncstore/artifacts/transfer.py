@@ -28,6 +28,8 @@ T = TypeVar("T")
 MIB = 1024 * 1024
 DEFAULT_CHUNK_SIZE = 8 * MIB
 WRITE_SIZE = MIB
+# What one stream holds at most: the group being written, the next one, and the buffers below.
+STREAM_MEMORY = 4 * MIB
 REQUEST_WITHIN = 90.0
 ABORT_WITHIN = 30.0
 
@@ -326,7 +328,7 @@ class Transfer:
             if entry.file_size is not None and offset != part.offset + part.size:
                 raise UnavailableError(f"{entry.path!r}: the stream ended at byte {offset}")
 
-        async with self._memory.hold(2 * WRITE_SIZE):
+        async with self._memory.hold(STREAM_MEMORY):
             await self.request(attempt)
 
     async def stream(
@@ -334,7 +336,7 @@ class Transfer:
     ) -> AsyncGenerator[bytes]:
         """The bytes of a file in pieces, held as one request while they are read."""
         async with (
-            self._memory.hold(2 * WRITE_SIZE),
+            self._memory.hold(STREAM_MEMORY),
             _slot(self._requests),
             aclosing(backend.read(path, start, end)) as pieces,
         ):

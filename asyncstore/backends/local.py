@@ -14,7 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import anyio
 import anyio.to_thread
+from anyio.lowlevel import RunVar
 from fsspec.implementations.local import LocalFileSystem
 
 from asyncstore import uris
@@ -35,6 +37,9 @@ READ_SIZE = 1024 * 1024
 LIST_BATCH = 1000
 STALE_ATTEMPTS = 5
 STAGED_SUFFIX = ".asyncstore-part"
+# Enough to keep a disk or an NFS server busy; more would only take the processor from the loop.
+MAX_FILE_THREADS = 8
+_FILE_THREADS: RunVar[anyio.CapacityLimiter] = RunVar("_FILE_THREADS")
 
 
 async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
@@ -83,7 +88,7 @@ async def run_in_thread(call: Callable[[], T]) -> T:
         raise AssertionError("unreachable")
 
     try:
-        return await anyio.to_thread.run_sync(attempt)
+        return await anyio.to_thread.run_sync(attempt, limiter=_limiter())
     except FileNotFoundError as error:
         raise NotFoundError(f"{error.filename} does not exist") from error
     except PermissionError as error:
@@ -94,6 +99,15 @@ async def run_in_thread(call: Callable[[], T]) -> T:
         raise
     except OSError as error:
         raise AsyncStoreError(f"{error.filename or 'file system'}: {error.strerror}") from error
+
+
+def _limiter() -> anyio.CapacityLimiter:
+    try:
+        return _FILE_THREADS.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(MAX_FILE_THREADS)
+        _FILE_THREADS.set(limiter)
+        return limiter
 
 
 class StagedFile:
@@ -108,12 +122,14 @@ class StagedFile:
     """
 
     def __init__(self, path: Path, size: int = 0) -> None:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "is a directory", str(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._staged = path.with_name(f".{uuid.uuid4().hex}{STAGED_SUFFIX}")
-        self._fd = os.open(self._staged, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+        try:
+            self._fd = os.open(self._staged, flags, 0o666)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self._staged, flags, 0o666)
         if size:
             try:
                 _reserve(self._fd, size)

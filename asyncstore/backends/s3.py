@@ -13,7 +13,6 @@ from typing import Any
 
 import aiobotocore
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 from aiobotocore.session import AioSession
 from s3fs import S3FileSystem
@@ -24,6 +23,7 @@ from asyncstore.artifacts.multipart import Part
 from asyncstore.backends.base import Backend, Capabilities, ContentType
 from asyncstore.backends.local import run_in_thread
 from asyncstore.backends.s3_errors import translated
+from asyncstore.concurrency import Turnstile
 from asyncstore.entities import FileInfo
 from asyncstore.errors import IntegrityError, InvalidParameterError, NotFoundError
 
@@ -35,6 +35,9 @@ READ_SIZE = 256 * 1024
 SEND_SIZE = 256 * 1024
 SMALL = 64 * 1024
 DELETE_BATCH = 1000
+# Parsing a page of 1,000 keys would stall the loop for 20 ms.
+LIST_PAGE = 500
+REQUESTS_PER_TURN = 4
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 CAPABILITIES = Capabilities(
@@ -154,7 +157,7 @@ class S3Backend(Backend):
         self._extra_args = extra_args
         self._expected_bucket_owner = expected_bucket_owner
         self._members_of: dict[str, set[str]] = {}
-        self._turn = anyio.Lock()
+        self._turnstile = Turnstile(REQUESTS_PER_TURN)
         self._bucket, _, self._prefix = root.partition("/")
 
     def at(self, uri: str) -> Backend | None:
@@ -164,7 +167,7 @@ class S3Backend(Backend):
         backend = S3Backend(
             self.fs, _root(uri), self._client, self._extra_args, self._expected_bucket_owner
         )
-        backend._turn = self._turn
+        backend._turnstile = self._turnstile
         return backend
 
     def check_extra_args(self) -> None:
@@ -203,10 +206,7 @@ class S3Backend(Backend):
             path: What it is about, for the error.
             kwargs: The arguments of the method, but for the bucket and its owner.
         """
-        # Building, signing and parsing take about a millisecond of the loop: one a turn keeps
-        # hundreds of requests in flight from stalling it.
-        async with self._turn:
-            await anyio.lowlevel.checkpoint()
+        await self._turnstile.enter()
         if self._expected_bucket_owner:
             kwargs["ExpectedBucketOwner"] = self._expected_bucket_owner
         with translated(f"{operation} s3://{self._bucket}/{self._key(path)}"):
@@ -239,7 +239,9 @@ class S3Backend(Backend):
         prefix = self._directory_key(path)
         token: dict[str, str] = {}
         while True:
-            page = await self.call("list_objects_v2", path, Prefix=prefix, **kwargs, **token)
+            page = await self.call(
+                "list_objects_v2", path, Prefix=prefix, MaxKeys=LIST_PAGE, **kwargs, **token
+            )
             yield page
             if not page.get("IsTruncated"):
                 return
@@ -254,7 +256,7 @@ class S3Backend(Backend):
         ]
 
     async def list(self, path: str) -> AsyncGenerator[FileInfo]:
-        """One page of 1,000 at a time."""
+        """One page at a time."""
         async for page in self._pages(path, Delimiter="/"):
             for prefix in page.get("CommonPrefixes", []):
                 yield FileInfo(self._path(prefix["Prefix"]), True, None)
@@ -455,4 +457,4 @@ async def content_md5(data: bytes | memoryview) -> str:
     def digest() -> str:
         return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
-    return digest() if len(data) <= SMALL else await anyio.to_thread.run_sync(digest)
+    return digest() if len(data) <= SMALL else await run_in_thread(digest)

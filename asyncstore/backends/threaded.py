@@ -70,7 +70,7 @@ class ThreadedBackend(Backend):
         super().__init__(fs, root, Capabilities(max_concurrency=MAX_CONCURRENCY))
         self._threads = threads
 
-    async def _run(self, path: str, call: Callable[[], T]) -> T:
+    async def run(self, path: str, call: Callable[[], T]) -> T:
         """Do one filesystem call in a worker thread, with its errors as asyncstore's."""
         try:
             return await anyio.to_thread.run_sync(call, limiter=self._threads)
@@ -96,14 +96,15 @@ class ThreadedBackend(Backend):
         same_host = own_options.get("host") == getattr(self.fs, "host", own_options.get("host"))
         if uris.scheme_of(uri) not in protocols or not same_host:
             return None
-        return ThreadedBackend(self.fs, self.fs._strip_protocol(uri).rstrip("/"), self._threads)
+        root = self.fs._strip_protocol(uri)  # noqa: SLF001  fsspec's name for a public step
+        return ThreadedBackend(self.fs, root.rstrip("/"), self._threads)
 
     async def info(self, path: str) -> FileInfo:
         """fsspec's `info`."""
         if not path:
             return FileInfo("", True, None)
         full = self.full_path(path)
-        return _entry(await self._run(path, lambda: self.fs.info(full)), path)
+        return _entry(await self.run(path, lambda: self.fs.info(full)), path)
 
     async def list(self, path: str) -> AsyncGenerator[FileInfo]:
         """fsspec's `ls`, past its cache."""
@@ -114,7 +115,7 @@ class ThreadedBackend(Backend):
             return list(self.fs.ls(full, detail=True))
 
         try:
-            found = await self._run(path, ls)
+            found = await self.run(path, ls)
         except (NotFoundError, InvalidParameterError):
             return
         for item in found:
@@ -132,11 +133,11 @@ class ThreadedBackend(Backend):
         if end is None:
             end = (await self.info(path)).file_size
         if end is None:
-            yield await self._run(path, lambda: self.fs.cat_file(full))
+            yield await self.run(path, lambda: self.fs.cat_file(full))
             return
         for part in plan_parts(end - start, READ_SIZE) if end > start else ():
             first, last = start + part.offset, start + part.offset + part.size
-            yield await self._run(path, partial(self.fs.cat_file, full, start=first, end=last))
+            yield await self.run(path, partial(self.fs.cat_file, full, start=first, end=last))
 
     async def write(self, path: str, data: bytes | memoryview, content_type: ContentType) -> None:
         """Through an upload of one part."""
@@ -157,14 +158,14 @@ class ThreadedBackend(Backend):
             self.fs.makedirs(full.rpartition("/")[0], exist_ok=True)
             return self.fs.open(full, "wb", autocommit=False)
 
-        return StreamUpload(self, path, await self._run(path, open_file))
+        return StreamUpload(self, path, await self.run(path, open_file))
 
     async def delete(self, paths: Sequence[str]) -> None:
         """One by one, as not every filesystem deletes many."""
         for path in paths:
             full = self.full_path(path)
             try:
-                await self._run(path, partial(self.fs.rm_file, full))
+                await self.run(path, partial(self.fs.rm_file, full))
             except NotFoundError:
                 continue
 
@@ -176,7 +177,7 @@ class ThreadedBackend(Backend):
             if self.fs.isdir(full):
                 self.fs.rm(full, recursive=True)
 
-        await self._run(path, remove)
+        await self.run(path, remove)
 
     async def aclose(self) -> None:
         """fsspec shares instances between users and closes them itself."""
@@ -192,7 +193,7 @@ class StreamUpload:
 
     async def upload_part(self, part: Part, data: bytes | memoryview) -> None:
         """Append."""
-        await self._backend._run(self._path, lambda: self._file.write(bytes(data)))
+        await self._backend.run(self._path, lambda: self._file.write(bytes(data)))
 
     async def complete(self) -> None:
         """Close and commit."""
@@ -203,7 +204,7 @@ class StreamUpload:
             if hasattr(self._file, "commit"):
                 self._file.commit()
 
-        await self._backend._run(self._path, commit)
+        await self._backend.run(self._path, commit)
 
     async def abort(self) -> None:
         """Discard; where the filesystem cannot, close and delete."""
@@ -215,7 +216,7 @@ class StreamUpload:
                 self._file.close()
                 self._backend.fs.rm_file(self._backend.full_path(self._path))
 
-        await self._backend._run(self._path, discard)
+        await self._backend.run(self._path, discard)
 
 
 def _entry(info: Mapping[str, Any], path: str) -> FileInfo:
