@@ -335,6 +335,14 @@ class Client:
         store = await self.get_metadata_store()
         await store.set_experiment_tag(experiment_id, key, str(value))
 
+    async def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
+        """Delete a tag of an experiment.
+
+        Raises:
+            NotFoundError: The experiment or its tag does not exist.
+        """
+        await (await self.get_metadata_store()).delete_experiment_tag(experiment_id, key)
+
     # Runs
 
     async def create_run(
@@ -395,8 +403,7 @@ class Client:
     ) -> None:
         """Change a run's status or name; None keeps it."""
         store = await self.get_metadata_store()
-        info = (await store.get_run(run_id)).info
-        await store.update_run_info(run_id, status or info.status, info.end_time, name)
+        await store.update_run_info(run_id, status, None, name)
 
     async def set_terminated(
         self, run_id: str, status: RunStatus = "FINISHED", end_time: int | None = None

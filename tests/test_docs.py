@@ -1,0 +1,88 @@
+"""The documentation says what the code does."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+
+import asyncstore
+from asyncstore import errors
+from asyncstore.cli.app import cli
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_settings_page_is_the_generated_one() -> None:
+    written = (DOCS / "settings.md").read_text(encoding="utf-8")
+    assert written == _script("write_settings_page").page(), (
+        "run: python scripts/write_settings_page.py"
+    )
+
+
+def test_the_api_page_has_every_exported_name() -> None:
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^::: asyncstore\.(\w+)$", page, re.MULTILINE))
+    assert set(asyncstore.__all__) == documented - {"entities", "errors"}
+
+
+def test_the_errors_page_has_every_error_with_its_code() -> None:
+    page = (DOCS / "errors.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*?\| `(\w+)` \|", page, re.MULTILINE))
+    expected = {
+        name: getattr(errors, name).default_error_code
+        for name in errors.__all__
+        if name != "AsyncStoreError"
+    }
+    assert rows == expected
+
+
+@pytest.mark.parametrize("group", [name for name, c in cli.commands.items() if c.name != "demo"])
+def test_the_command_line_page_has_every_command(group: str) -> None:
+    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    commands = cli.commands[group]
+    assert isinstance(commands, click.Group)
+    for name in commands.commands:
+        assert f"asyncstore {group} {name}" in page
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_first_sample_of_a_page_runs(page: str, tmp_path: Path) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    samples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", samples[0]],
+        cwd=tmp_path,
+        env={**environment, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mlflow.db").is_file()
+    assert Path(done.stdout.split()[-1]).is_dir()
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
