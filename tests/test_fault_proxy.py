@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import http.server
+import itertools
 import signal
 import socket
 import ssl
@@ -16,6 +17,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asyncstore.testing.fault_proxy import (
     INTERNAL_ERROR,
@@ -27,6 +30,7 @@ from asyncstore.testing.fault_proxy import (
     Reset,
     Truncate,
 )
+from asyncstore.testing.framing import Framer, FramingError, Head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -270,6 +274,11 @@ def test_the_answer_carries_its_headers_and_body(
     assert b"<Code>SlowDown</Code>" in response.read()
 
 
+def test_an_answer_to_head_has_no_body() -> None:
+    assert Answer().encode(Request("GET")).endswith(b"</Error>")
+    assert Answer().encode(Request("HEAD")).endswith(b"\r\n\r\n")
+
+
 def test_a_good_status_with_an_error_after_the_server_did_its_work(
     proxy: FaultProxy, server: _Server, client: http.client.HTTPConnection
 ) -> None:
@@ -451,7 +460,11 @@ def test_it_runs_from_a_shell(server: _Server) -> None:
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         client = http.client.HTTPConnection(process.stdout.readline().strip())
-        assert [fetch(client)[0] for _ in range(4)] == [200, 503, 200, 503]
+        assert [fetch(client)[0] for _ in range(3)] == [200, 503, 200]
+        client.request("GET", "/")
+        response = client.getresponse()
+        assert (response.status, response.headers["Retry-After"]) == (503, "2")
+        response.read()
         client.close()
         process.send_signal(signal.SIGTERM)
     assert process.returncode == 0
@@ -492,6 +505,55 @@ def test_radosgw_behind_tls_is_the_same_radosgw(
     client.close()
     assert [request.method for request in radosgw_tls.requests] == ["PUT", "GET"]
     assert radosgw.keys(bucket) == ["k"]
+
+
+WIRE = [
+    b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"PUT /b HTTP/1.1\r\nContent-Length: 5\r\n\r\n\r\n\r\nx",
+    (
+        b"PUT /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"4\r\nab\r\n\r\nA;x=y\r\n0123456789\r\n0\r\nT: 1\r\n\r\n"
+    ),
+    b"PUT /d HTTP/1.1\r\nContent-Length: 0\r\nX: 1\r\nx: 2\r\n\r\n",
+]
+
+
+@given(st.lists(st.integers(0, len(b"".join(WIRE)))))
+def test_messages_are_the_same_however_the_bytes_arrive(cuts: list[int]) -> None:
+    wire = b"".join(WIRE)
+    framer = Framer()
+    messages = [b""]
+    paths = []
+    for start, end in itertools.pairwise([0, *sorted(cuts), len(wire)]):
+        for event in framer.feed(wire[start:end]):
+            if isinstance(event, Head):
+                paths.append(event.start[1])
+            if event is None:
+                messages.append(b"")
+            else:
+                messages[-1] += event.raw if isinstance(event, Head) else event
+    assert messages == [*WIRE, b""]
+    assert paths == ["/a", "/b", "/c", "/d"]
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"x" * 2**19,
+    ],
+)
+def test_bytes_that_are_not_http_are_refused(wire: bytes, proxy: FaultProxy) -> None:
+    with pytest.raises(FramingError):
+        list(Framer().feed(wire))
+    host, _, port = proxy.address.partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as client:
+        client.sendall(wire)
+        with pytest.raises(ConnectionResetError):
+            drain(client)
 
 
 def test_a_fault_counts_only_what_matches() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from tests.conftest import require
-from tests.servers.base import Server, ServerError, accepts_connections, free_port
+from tests.servers.base import Process, Server, ServerError, accepts_connections, free_port
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.rclone import Rclone
 
@@ -112,6 +112,23 @@ def test_a_stopped_server_leaves_nothing() -> None:
     assert not directory.exists()
     assert not accepts_connections(port)
     server.stop()
+
+
+def test_a_stopped_server_leaves_no_child_of_its_own(tmp_path: Path) -> None:
+    script = "import os, time; print(os.fork(), flush=True); time.sleep(600)"
+    process = Process([sys.executable, "-c", script], tmp_path / "log")
+    process.wait_until(lambda: process.log.read_text().count("\n") == 2, "waiting for the fork")
+    process.stop()
+    (child,) = set(process.log.read_text().split()) - {"0"}
+    deadline = time.monotonic() + 30
+    while _runs(int(child)):
+        assert time.monotonic() < deadline, "the child outlived the server"
+        time.sleep(0.01)
+
+
+def _runs(pid: int) -> bool:
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, check=False)
+    return state.stdout.strip()[:1] not in (b"", b"Z")
 
 
 def test_a_server_that_dies_at_once_is_started_again_with_other_ports() -> None:

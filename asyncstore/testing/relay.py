@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from asyncstore.testing.faults import Answer, Fault, Hang, Request, Reset, Truncate
-from asyncstore.testing.framing import Framer, FramingError, Head
+from asyncstore.testing.framing import Framer, Head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -289,7 +289,7 @@ class Relay:
         try:
             for event in self._requests.feed(data):
                 self._request_event(event, passing)
-        except FramingError:
+        except ValueError:
             self.reset()
             return
         self._to_server.send(b"".join(passing))
@@ -331,7 +331,7 @@ class Relay:
             for event in self._responses.feed(data):
                 if self._response_event(event, passing):
                     break
-        except FramingError:
+        except ValueError:
             self.reset()
             return
         self._to_client.send(b"".join(passing))
