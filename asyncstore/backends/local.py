@@ -10,6 +10,7 @@ import stat
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -230,10 +231,7 @@ class LocalBackend(Backend):
             offset = start
             while end is None or offset < end:
                 size = READ_SIZE if end is None else min(READ_SIZE, end - offset)
-                at = offset
-                piece = await run_in_thread(
-                    lambda at=at, size=size: os.pread(file.fileno(), size, at)
-                )
+                piece = await run_in_thread(partial(os.pread, file.fileno(), size, offset))
                 if not piece:
                     return
                 offset += len(piece)
