@@ -15,6 +15,7 @@ import aiobotocore
 import anyio
 import anyio.to_thread
 from aiobotocore.session import AioSession
+from botocore.handlers import add_expect_header
 from s3fs import S3FileSystem
 
 from asyncstore import __version__, settings, uris
@@ -69,6 +70,9 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
         factory = session.get_component("response_parser_factory")
         # botocore's own parser guesses the format, which takes longer than the rest of a response.
         factory.set_parser_defaults(timestamp_parser=_timestamp)
+        # Waiting for "100 Continue" costs every upload a round trip.
+        session.unregister("before-call.s3", add_expect_header)
+        session.register("before-sign.s3.DeleteObjects", _sign_with_md5)
         return S3FileSystem(session=session, **options)
 
     with translated(f"open {uris.redact(uri)}"):
@@ -81,6 +85,14 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
         await backend.aclose()
         raise
     return backend
+
+
+def _sign_with_md5(request: Any, **_: Any) -> None:
+    """Replace the newer checksum that DeleteObjects demands by the one that every server knows."""
+    for header in list(request.headers):
+        if header.lower().startswith(("x-amz-checksum-", "x-amz-sdk-checksum-")):
+            del request.headers[header]
+    request.headers["Content-MD5"] = md5_base64(request.data)
 
 
 def _timestamp(text: str | int | float) -> datetime:
@@ -454,7 +466,11 @@ class Body(io.BytesIO):
 async def content_md5(data: bytes | memoryview) -> str:
     """Content-MD5 of a body, hashed in a worker thread when it is large."""
 
-    def digest() -> str:
-        return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+    if len(data) <= SMALL:
+        return md5_base64(data)
+    return await run_in_thread(lambda: md5_base64(data))
 
-    return digest() if len(data) <= SMALL else await run_in_thread(digest)
+
+def md5_base64(data: bytes | memoryview) -> str:
+    """MD5 in the form that HTTP headers have it."""
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
