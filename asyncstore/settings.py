@@ -410,14 +410,14 @@ MLFLOW_EXPERIMENT_ID = _setting(
     "MLFLOW_EXPERIMENT_ID",
     TEXT,
     None,
-    "Experiment of a run that names none; goes before MLFLOW_EXPERIMENT_NAME.",
+    "Experiment of a run that names none; must agree with MLFLOW_EXPERIMENT_NAME where both are set.",
     applies_to="Client.start_run",
 )
 MLFLOW_EXPERIMENT_NAME = _setting(
     "MLFLOW_EXPERIMENT_NAME",
     TEXT,
     None,
-    "Experiment of a run that names none.",
+    "Experiment of a run that names none, made if it does not exist.",
     applies_to="Client.start_run",
 )
 MLFLOW_TRUNCATE_LONG_VALUES = _setting(
