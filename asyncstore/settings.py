@@ -410,7 +410,7 @@ MLFLOW_EXPERIMENT_ID = _setting(
     "MLFLOW_EXPERIMENT_ID",
     TEXT,
     None,
-    "Experiment of a run that names none; must agree with MLFLOW_EXPERIMENT_NAME where both are set.",
+    "Experiment of a run that names none. With MLFLOW_EXPERIMENT_NAME set too, both must agree.",
     applies_to="Client.start_run",
 )
 MLFLOW_EXPERIMENT_NAME = _setting(
