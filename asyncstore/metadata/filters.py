@@ -1,0 +1,351 @@
+"""MLflow's filter and order_by grammars: from text to comparisons, with errors that point.
+
+The words are those of `mlflow.utils.search_utils` in MLflow 3.17. The grammar is SQL's: a quote
+inside a quoted string is written twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from lark import Lark, Token, Tree, UnexpectedInput
+
+from asyncstore.errors import InvalidParameterError
+
+__all__ = ["EXPERIMENTS", "RUNS", "Comparison", "Ordering", "parse_filter", "parse_order_by"]
+
+Entity = Literal["attribute", "metric", "param", "tag", "dataset"]
+Value = str | int | float | tuple[str, ...] | None
+
+_GRAMMAR = r"""
+filter: comparison (_AND comparison)*
+comparison: KEY OPERATOR (STRING | NUMBER)     -> compare
+          | KEY (LIKE | ILIKE) STRING          -> compare
+          | KEY IN list                        -> among
+          | KEY NOT IN list                    -> not_among
+          | KEY IS NULL                        -> is_null
+          | KEY IS NOT NULL                    -> is_not_null
+list: "(" STRING ("," STRING)* ","? ")"
+ordering: KEY (ASC | DESC)?
+
+KEY: /(`[^`]+`|"[^"]+"|[^\W\d]\w*)(\.(`[^`]+`|"[^"]+"|\w+(\.\w+)*))?/
+STRING: /'([^']|'')*'|"([^"]|"")*"/
+NUMBER: /-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?(?![\w.])/
+OPERATOR: /<=|>=|!=|=|<|>/
+_AND: /AND\b/i
+LIKE: /LIKE\b/i
+ILIKE: /ILIKE\b/i
+IN: /IN\b/i
+NOT: /NOT\b/i
+IS: /IS\b/i
+NULL: /NULL\b/i
+ASC: /ASC\b/i
+DESC: /DESC\b/i
+%ignore /\s+/
+"""
+_PARSER = Lark(_GRAMMAR, parser="lalr", lexer="contextual", start=["filter", "ordering"])
+
+_NUMERIC = frozenset({"=", "!=", "<", "<=", ">", ">="})
+_TEXT = frozenset({"=", "!=", "LIKE", "ILIKE"})
+_LISTED = _TEXT | {"IN", "NOT IN"}
+_TAGGED = _TEXT | {"IS NULL", "IS NOT NULL"}
+_EXPECTED: Final = {
+    "KEY": "a key such as metrics.loss",
+    "OPERATOR": "an operator such as = or LIKE",
+    "STRING": "a quoted text",
+    "NUMBER": "a number",
+    "_AND": "AND",
+    "$END": "the end",
+    "LPAR": "a list such as ('a', 'b')",
+    "RPAR": "a closing parenthesis",
+    "DESC": "ASC or DESC",
+    "NULL": "NULL",
+}
+_SHOWN = 60
+
+
+@dataclass(frozen=True)
+class Field:
+    """What may be asked of a key.
+
+    Args:
+        key: The key, without aliases.
+        operators: The operators it allows.
+        number: `int` for whole numbers only, `float` for any, None for text.
+    """
+
+    key: str
+    operators: frozenset[str]
+    number: type[int] | type[float] | None = None
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The keys of one kind of search.
+
+    Args:
+        prefixes: Entity of each prefix.
+        attributes: Attributes by every name they have.
+        keyed: Operators of the entities whose keys are free.
+        dataset: Attributes of datasets.
+        sortable: Entities that order_by takes.
+        not_sortable: Attributes that order_by does not take.
+    """
+
+    prefixes: Mapping[str, Entity]
+    attributes: Mapping[str, Field]
+    keyed: Mapping[Entity, frozenset[str]]
+    dataset: Mapping[str, Field]
+    sortable: frozenset[Entity]
+    not_sortable: frozenset[str] = frozenset()
+
+    def field(self, entity: Entity, key: str) -> Field | None:
+        """The field of a key; None when there is no such key."""
+        if entity == "attribute":
+            return self.attributes.get(key)
+        if entity == "dataset":
+            return self.dataset.get(key)
+        return Field(key, self.keyed[entity], float if entity == "metric" else None)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One comparison of a filter.
+
+    Args:
+        entity: What the key belongs to.
+        key: The key, without quotes, an attribute's without aliases.
+        operator: In capitals.
+        value: A text, a number, the texts of a list, or None for IS NULL and IS NOT NULL.
+    """
+
+    entity: Entity
+    key: str
+    operator: str
+    value: Value
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """One order_by clause."""
+
+    entity: Entity
+    key: str
+    ascending: bool
+
+
+_START, _END = Field("start_time", _NUMERIC, float), Field("end_time", _NUMERIC, float)
+_RUN_NAME = Field("run_name", _TEXT)
+RUNS: Final = Vocabulary(
+    prefixes={
+        **dict.fromkeys(("metric", "metrics"), "metric"),
+        **dict.fromkeys(("parameter", "parameters", "param", "params"), "param"),
+        **dict.fromkeys(("tag", "tags"), "tag"),
+        **dict.fromkeys(("attribute", "attributes", "attr", "run"), "attribute"),
+        **dict.fromkeys(("dataset", "datasets"), "dataset"),
+    },
+    attributes={
+        "run_id": Field("run_id", _LISTED),
+        **{key: Field(key, _TEXT) for key in ("artifact_uri", "status", "user_id")},
+        **dict.fromkeys(("run_name", "run name", "Run name", "Run Name"), _RUN_NAME),
+        **dict.fromkeys(("start_time", "created", "Created"), _START),
+        "end_time": _END,
+    },
+    keyed={"metric": _NUMERIC, "param": _TAGGED, "tag": _TAGGED},
+    dataset={key: Field(key, _LISTED) for key in ("name", "digest", "context")},
+    sortable=frozenset({"attribute", "metric", "param", "tag"}),
+    not_sortable=frozenset({"run name", "Run name", "Run Name"}),
+)
+EXPERIMENTS: Final = Vocabulary(
+    prefixes={"attribute": "attribute", "tag": "tag", "tags": "tag"},
+    attributes={
+        "name": Field("name", _TEXT),
+        "experiment_id": Field("experiment_id", frozenset({"=", "!=", "IN", "NOT IN"})),
+        "creation_time": Field("creation_time", _NUMERIC, int),
+        "last_update_time": Field("last_update_time", _NUMERIC, int),
+    },
+    keyed={"tag": _TAGGED},
+    dataset={},
+    sortable=frozenset({"attribute"}),
+)
+
+
+def parse_filter(text: str | None, vocabulary: Vocabulary) -> list[Comparison]:
+    """Parse a filter string.
+
+    Args:
+        text: Comparisons joined by AND; None or blank for none.
+        vocabulary: `RUNS` or `EXPERIMENTS`.
+
+    Returns:
+        The comparisons, all of which must hold.
+
+    Raises:
+        InvalidParameterError: The text is not a filter; the message shows where.
+    """
+    if not text or not text.strip():
+        return []
+    source = _Source("filter_string", text)
+    return [_comparison(tree, vocabulary, source) for tree in source.parse("filter").children]
+
+
+def parse_order_by(text: str, vocabulary: Vocabulary) -> Ordering:
+    """Parse one clause of an order_by.
+
+    Args:
+        text: A key, and ASC or DESC; ascending if neither.
+        vocabulary: `RUNS` or `EXPERIMENTS`.
+
+    Returns:
+        The clause.
+
+    Raises:
+        InvalidParameterError: The text is no such clause; the message shows where.
+    """
+    source = _Source("order_by", text)
+    key, *direction = source.parse("ordering").children
+    entity, field, spelled = _field(key, vocabulary, source)
+    if entity not in vocabulary.sortable or spelled in vocabulary.not_sortable:
+        raise source.error(key, f"cannot order by {key}")
+    return Ordering(entity, field.key, not direction or direction[0].type == "ASC")
+
+
+class _Source:
+    """A text, and the errors that point into it."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self._name = name
+        self._text = text
+
+    def parse(self, start: str) -> Tree[Token]:
+        if not isinstance(self._text, str):
+            raise InvalidParameterError(f"{self._name} must be text, not {self._text!r}")
+        try:
+            return _PARSER.parse(self._text, start=start)
+        except UnexpectedInput as error:
+            position = error.pos_in_stream
+            if position is None or position < 0 or _is_end(error):
+                position = len(self._text)
+            raise self.error(position, self._complaint(error, position)) from error
+
+    def _complaint(self, error: UnexpectedInput, position: int) -> str:
+        rest = self._text[position:]
+        if re.match(r"OR\b", rest, re.IGNORECASE):
+            return "OR is not possible; MLflow's filters join comparisons by AND"
+        if re.match(r"(?:'|\"|`)", rest) and not rest[1:].count(rest[0]):
+            return f"the quote {rest[0]} is not closed"
+        names = set(getattr(error, "accepts", None) or getattr(error, "allowed", None) or ())
+        names |= set(getattr(error, "expected", None) or ())
+        expected = [words for name, words in _EXPECTED.items() if name in names]
+        if "KEY" in names and rest:
+            expected = [
+                f"{_EXPECTED['KEY']}, in backticks if it has other characters than letters, "
+                "digits, _ and ."
+            ]
+        return f"expected {' or '.join(expected) or 'something else'}"
+
+    def error(self, at: int | Token, complaint: str) -> InvalidParameterError:
+        position = at if isinstance(at, int) else at.start_pos or 0
+        begin = max(0, position - _SHOWN)
+        shown = self._text[begin : position + _SHOWN]
+        line = "".join(character if character.isprintable() else " " for character in shown)
+        return InvalidParameterError(
+            f"{self._name}, column {position + 1}: {complaint}\n"
+            f"    {line}\n    {' ' * (position - begin)}^"
+        )
+
+
+def _is_end(error: UnexpectedInput) -> bool:
+    token = getattr(error, "token", None)
+    return isinstance(token, Token) and token.type == "$END"
+
+
+def _comparison(tree: Tree[Token] | Token, vocabulary: Vocabulary, source: _Source) -> Comparison:
+    if isinstance(tree, Token):
+        raise TypeError(tree)
+    key = tree.children[0]
+    assert isinstance(key, Token)  # noqa: S101  the grammar begins every comparison so
+    entity, field, _ = _field(key, vocabulary, source)
+    operator, value = _right_side(tree, field, source)
+    if operator not in field.operators:
+        raise source.error(
+            key, f"{key} does not allow {operator}; it allows {', '.join(sorted(field.operators))}"
+        )
+    return Comparison(entity, field.key, operator, value)
+
+
+def _right_side(tree: Tree[Token], field: Field, source: _Source) -> tuple[str, Value]:
+    match tree.data, tree.children:
+        case "is_null", _:
+            return "IS NULL", None
+        case "is_not_null", _:
+            return "IS NOT NULL", None
+        case "compare", [_, Token() as operator, Token() as token]:
+            return operator.upper(), _value(token, field, source)
+        case "among" | "not_among" as kind, [*_, Tree() as listed]:
+            texts = tuple(_unquoted(str(token)) for token in listed.children)
+            return ("IN" if kind == "among" else "NOT IN"), texts
+    raise TypeError(tree)
+
+
+def _value(token: Token, field: Field, source: _Source) -> str | int | float:
+    if field.number is None:
+        if token.type != "STRING":
+            raise source.error(token, f"{field.key} takes a quoted text, such as '{token}'")
+        return _unquoted(str(token))
+    if token.type != "NUMBER":
+        raise source.error(token, f"{field.key} takes a number, without quotes")
+    try:
+        number = int(token)
+    except ValueError:
+        if field.number is int:
+            raise source.error(token, f"{field.key} takes a whole number") from None
+        return float(token)
+    if not -(2**63) <= number < 2**63:
+        if field.number is int:
+            raise source.error(token, f"{field.key} takes a 64-bit number")
+        return float(token)
+    return number
+
+
+def _field(
+    token: Token | Tree[Token], vocabulary: Vocabulary, source: _Source
+) -> tuple[Entity, Field, str]:
+    """Entity, field and the key as it was spelled."""
+    assert isinstance(token, Token)  # noqa: S101  the grammar has a token here
+    prefix, dot, rest = _split(str(token))
+    entity: Entity | None = vocabulary.prefixes.get(prefix) if dot else "attribute"
+    if entity is None:
+        known = ", ".join(sorted(vocabulary.prefixes))
+        raise source.error(token, f"there is no prefix {prefix!r}; there are {known}")
+    key = rest if dot else prefix
+    field = vocabulary.field(entity, key)
+    if field is None:
+        names = vocabulary.attributes if entity == "attribute" else vocabulary.dataset
+        raise source.error(
+            token, f"there is no {entity} {key!r}; there are {', '.join(sorted(names))}"
+        )
+    return entity, field, key
+
+
+def _split(key: str) -> tuple[str, str, str]:
+    """Prefix, dot and rest, the quotes removed."""
+    quote = key[0]
+    if quote in '`"':
+        end = key.index(quote, 1)
+        prefix, rest = key[1:end], key[end + 1 :]
+        return prefix, rest[:1], _bare(rest[1:])
+    prefix, dot, rest = key.partition(".")
+    return prefix, dot, _bare(rest)
+
+
+def _bare(key: str) -> str:
+    return key[1:-1] if key[:1] in ("`", '"') else key
+
+
+def _unquoted(text: str) -> str:
+    quote = text[0]
+    return text[1:-1].replace(quote * 2, quote)

@@ -1,0 +1,32 @@
+"""What the parts of the SQL store share."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC
+
+from asyncstore.metadata.sql.database import Database
+from asyncstore.metadata.store import MetadataStore
+
+__all__ = ["SqlStore", "now_ms"]
+
+
+class SqlStore(MetadataStore, ABC):
+    """A store over a database; each entity's methods are in a file of its own.
+
+    Args:
+        database: A connected database with MLflow's schema.
+        artifact_root: Where new experiments get their artifact location; absolute.
+    """
+
+    def __init__(self, database: Database, artifact_root: str) -> None:
+        self._database = database
+        self._artifact_root = artifact_root
+
+    async def aclose(self) -> None:
+        await self._database.aclose()
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000

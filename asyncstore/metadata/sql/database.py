@@ -1,0 +1,255 @@
+"""Connections and transactions: the only code that knows which driver is underneath."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from asyncstore.concurrency import in_own_task, shielded, task_group
+from asyncstore.errors import AsyncStoreError, InvalidStateError, UnavailableError
+from asyncstore.metadata.sql.engines import create_engine
+from asyncstore.metadata.sql.errors import DRIVER_ERRORS, RetrySafely, is_rolled_back, translate
+from asyncstore.retry import RetryPolicy
+from asyncstore.uris import redact
+
+__all__ = ["Database"]
+
+T = TypeVar("T")
+
+# Above SQLite's busy timeout, so that the database's own words come out and not these.
+WRITE_WITHIN = 60.0
+CLOSE_WITHIN = 30.0
+RETRY = RetryPolicy(attempts=5, backoff=0.05, max_backoff=1.0)
+
+
+class Database:
+    """One database and its pool of connections, for one event loop.
+
+    Args:
+        uri: The database, as MLflow names it.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._engine: AsyncEngine | None = None
+        self._loop = asyncio.get_running_loop()
+        self._under_way = 0
+        self._idle = anyio.Event()
+        self._closed = False
+        # SQLite has one writer; those of this process wait here, in order and without polling.
+        self._turn = anyio.Lock()
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The engine, once `connect` was awaited."""
+        if self._engine is None:
+            raise InvalidStateError(f"{redact(self.uri)} is not open")
+        return self._engine
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self.engine.dialect.name
+
+    async def connect(self) -> None:
+        """Load the driver and make the engine; connections follow when they are needed."""
+        self._engine = await anyio.to_thread.run_sync(create_engine, self.uri)
+        if self.dialect == "sqlite":
+            event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
+
+    async def aclose(self) -> None:
+        """Refuse new calls, wait for those under way, close every connection."""
+        if self._closed:
+            return
+        self._check_loop()
+        self._closed = True
+        if self._engine is not None:
+            await in_own_task(lambda: shielded(self._close, within=2 * CLOSE_WITHIN))
+
+    async def _close(self) -> None:
+        if self._under_way:
+            with anyio.move_on_after(CLOSE_WITHIN):
+                await self._idle.wait()
+        await self.engine.dispose()
+
+    def _check_loop(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            raise InvalidStateError(
+                "this MetadataStore belongs to the event loop that opened it; open one in each loop"
+            )
+
+    def check_usable(self) -> None:
+        """Refuse a call on a closed store or from another event loop."""
+        self._check_loop()
+        if self._closed:
+            raise InvalidStateError(
+                f"the MetadataStore of {redact(self.uri)} is closed; open another"
+            )
+
+    async def read(self, doing: str, body: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run `body` in a transaction that only reads.
+
+        Args:
+            doing: What for, to begin an error's message with.
+            body: Awaits statements on the connection; may be called again after an error.
+
+        Returns:
+            What `body` returns.
+
+        A cancellation stops the statement that runs; the connection is kept or replaced.
+        """
+
+        async def attempt() -> T:
+            async with self._connection() as connection:
+                # Closing rolls back, which ends a transaction that only read as well as any.
+                await connection.begin()
+                return await self._interruptible(connection, lambda: body(connection))
+
+        return await self._run(doing, attempt, lambda: True)
+
+    async def write(
+        self,
+        doing: str,
+        body: Callable[[AsyncConnection], Awaitable[T]],
+        *,
+        repeatable: bool = False,
+        in_this_task: bool = False,
+    ) -> T:
+        """Run `body` in a transaction that writes, to its end once it has begun.
+
+        Args:
+            doing: What for, to begin an error's message with.
+            body: Awaits statements on the connection; may be called again after an error.
+            repeatable: Whether it does no harm to do it twice. Otherwise a connection that is lost
+                during COMMIT, when nobody knows whether it was done, is an error.
+            in_this_task: Whether the caller already awaits this `in_own_task`.
+
+        Returns:
+            What `body` returns.
+
+        A cancellation that comes before the transaction begins leaves nothing done; one that comes
+        later is raised when it has ended.
+        """
+        committing = False
+
+        async def transaction() -> T:
+            nonlocal committing
+            committing = False
+            async with self._connection() as connection:
+                connection = await connection.execution_options(asyncstore_begins="BEGIN IMMEDIATE")
+                async with connection.begin() as begun:
+                    result = await body(connection)
+                    committing = True
+                    await begun.commit()
+                    return result
+
+        async def attempt() -> T:
+            if self.dialect != "sqlite":
+                return await shielded(transaction, within=WRITE_WITHIN)
+            async with self._turn:
+                return await shielded(transaction, within=WRITE_WITHIN)
+
+        return await self._run(
+            doing, attempt, lambda: repeatable or not committing, in_this_task=in_this_task
+        )
+
+    async def outside_transactions(
+        self, doing: str, body: Callable[[AsyncConnection], Awaitable[T]]
+    ) -> T:
+        """Run what cannot be in a transaction, such as a PRAGMA that changes the file."""
+
+        async def attempt() -> T:
+            async with self._turn, self._connection() as connection:
+                return await body(await connection.execution_options(asyncstore_begins=""))
+
+        return await self._run(doing, attempt, lambda: True)
+
+    async def _run(
+        self,
+        doing: str,
+        attempt: Callable[[], Awaitable[T]],
+        may_repeat: Callable[[], bool],
+        *,
+        in_this_task: bool = False,
+    ) -> T:
+        self.check_usable()
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        self._under_way += 1
+        try:
+            if in_this_task:
+                return await self._repeat(doing, attempt, may_repeat)
+            return await in_own_task(lambda: self._repeat(doing, attempt, may_repeat))
+        finally:
+            self._under_way -= 1
+            if self._closed and not self._under_way:
+                self._idle.set()
+
+    async def _repeat(
+        self, doing: str, attempt: Callable[[], Awaitable[T]], may_repeat: Callable[[], bool]
+    ) -> T:
+        number = 1
+        while True:
+            try:
+                return await attempt()
+            except AsyncStoreError:
+                raise  # also an OSError, some of them
+            except (*DRIVER_ERRORS, RetrySafely) as error:
+                known = translate(error, doing, self.uri)
+                again = is_rolled_back(error) or (
+                    isinstance(known, UnavailableError) and may_repeat()
+                )
+                if not again or number >= RETRY.attempts:
+                    raise known from error
+            await anyio.sleep(RETRY.wait(number, None))
+            number += 1
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[AsyncConnection]:
+        connection = self.engine.connect()
+        await connection.start()
+        try:
+            yield connection
+        finally:
+            # The pool's bookkeeping must come to its end, or the pool would lose a place.
+            await shielded(connection.close, within=CLOSE_WITHIN)
+
+    async def _interruptible(
+        self, connection: AsyncConnection, call: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Await `call`; when cancelled, end its statement in the way that the driver likes."""
+        if self.dialect != "sqlite":
+            return await call()
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        async with task_group() as tasks:
+            tasks.start_soon(_interrupt_when_cancelled, driver)
+            try:
+                with anyio.CancelScope(shield=True):
+                    result = await call()
+            except DRIVER_ERRORS:
+                await anyio.lowlevel.checkpoint_if_cancelled()
+                raise
+            tasks.cancel_scope.cancel()
+        return result
+
+
+async def _interrupt_when_cancelled(driver: Any) -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        # aiosqlite's thread does not notice that nobody waits for it any more.
+        await driver.interrupt()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    # A transaction that begins to write late fails at once where another one writes.
+    begin = connection.get_execution_options().get("asyncstore_begins", "BEGIN")
+    if begin:
+        connection.connection.dbapi_connection.run_async(lambda driver: driver.execute(begin))

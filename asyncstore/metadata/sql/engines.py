@@ -1,0 +1,121 @@
+"""From MLflow's database URI to an async SQLAlchemy engine."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from asyncstore import settings
+from asyncstore.errors import InvalidParameterError, MissingDependencyError
+from asyncstore.uris import redact
+
+__all__ = ["create_engine"]
+
+# MLflow's own busy timeout.
+SQLITE_BUSY_SECONDS = 20.0
+CONNECT_SECONDS = 30.0
+POOL_SECONDS = 60.0
+# Parameters of libpq that asyncpg does not know and can do without.
+_NOT_ASYNCPG = frozenset(
+    {
+        *("channel_binding", "client_encoding", "fallback_application_name", "gssencmode"),
+        *("keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval"),
+        *("sslcompression", "tcp_user_timeout"),
+    }
+)
+
+
+def create_engine(uri: str) -> AsyncEngine:
+    """Make the engine. Imports the driver, so call it in a worker thread.
+
+    Args:
+        uri: `sqlite:` or `postgresql:`, with any driver of MLflow's.
+
+    Returns:
+        An engine without a connection yet.
+
+    Raises:
+        InvalidParameterError: The URI cannot be parsed.
+        MissingDependencyError: The driver is not installed.
+    """
+    try:
+        url = make_url(uri)
+    except (ArgumentError, ValueError) as error:
+        raise InvalidParameterError(f"{redact(uri)} is not a database URI") from error
+    if url.get_backend_name() == "sqlite":
+        return _sqlite(url)
+    return _postgresql(uri)
+
+
+def _sqlite(url: URL) -> AsyncEngine:
+    path = url.database or ":memory:"
+    in_memory = path == ":memory:" or "mode=memory" in path
+    if not in_memory and not path.startswith("file:"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    # A database in memory is its connection: there can only be one.
+    pool = {"pool_size": 1, "max_overflow": 0} if in_memory else _pool()
+    engine = create_async_engine(
+        url.set(drivername="sqlite+aiosqlite"),
+        connect_args={"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False},
+        poolclass=import_module("sqlalchemy.pool").AsyncAdaptedQueuePool,
+        # Every transaction ends by itself, and a second rollback is one more trip to the thread.
+        pool_reset_on_return=None,
+        **pool,
+    )
+    event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    async def set_up(driver: Any) -> None:
+        # asyncstore begins transactions itself; foreign keys and LIKE are as MLflow sets them.
+        # FULL: a commit that returned is on disk.
+        await driver.executescript(
+            "PRAGMA foreign_keys = ON; PRAGMA case_sensitive_like = ON; PRAGMA synchronous = FULL;"
+        )
+
+    connection.isolation_level = None
+    connection.run_async(set_up)
+
+
+def _postgresql(uri: str) -> AsyncEngine:
+    try:
+        asyncpg = import_module("asyncpg")
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{redact(uri)}: PostgreSQL needs asyncpg; run: pip install 'asyncstore[postgresql]'"
+        ) from error
+    scheme, *rest = urlsplit(uri)
+    query = dict(parse_qsl(rest[2], keep_blank_values=True))
+    seconds = float(query.pop("connect_timeout", CONNECT_SECONDS))
+    query.setdefault("application_name", "asyncstore")
+    rest[2] = urlencode({key: query[key] for key in query if key not in _NOT_ASYNCPG})
+    # asyncpg reads libpq's URIs itself: several hosts, sslmode, sslrootcert, passfile.
+    dsn = urlunsplit(("postgresql", *rest))
+
+    def connect(**options: Any) -> Awaitable[Any]:
+        connected: Awaitable[Any] = asyncpg.connect(dsn, timeout=seconds, **options)
+        return connected
+
+    creator: Callable[..., Awaitable[Any]] = connect
+    return create_async_engine("postgresql+asyncpg://", async_creator=creator, **_pool())
+
+
+def _pool() -> dict[str, Any]:
+    """Pool arguments from MLflow's variables; an unset one leaves SQLAlchemy's default."""
+    found = {
+        "pool_size": settings.MLFLOW_SQLALCHEMYSTORE_POOL_SIZE.get() or None,
+        "max_overflow": settings.MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW.get(),
+        "pool_recycle": settings.MLFLOW_SQLALCHEMYSTORE_POOL_RECYCLE.get(),
+        "echo": settings.MLFLOW_SQLALCHEMYSTORE_ECHO.get(),
+        "pool_timeout": POOL_SECONDS,
+    }
+    return {key: value for key, value in found.items() if value is not None}

@@ -1,0 +1,107 @@
+"""What a database driver raises, as asyncstore's errors: the one boundary."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+from sqlalchemy import exc
+
+from asyncstore.errors import (
+    AsyncStoreError,
+    InvalidParameterError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from asyncstore.uris import redact
+
+__all__ = ["DRIVER_ERRORS", "RetrySafely", "is_rolled_back", "translate"]
+
+# asyncpg's connect raises OSError and TimeoutError as they are.
+DRIVER_ERRORS = (exc.SQLAlchemyError, sqlite3.Error, OSError, TimeoutError)
+
+# PostgreSQL's SQLSTATE, or the first two letters of it: Appendix A of its manual.
+_ROLLED_BACK = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock timeout
+_UNAVAILABLE = ("08", "53", "57P", *_ROLLED_BACK)
+_UNAUTHENTICATED = ("28",)
+_DENIED = ("42501", "25006")  # insufficient privilege, read-only transaction
+_NO_DATABASE = ("3D000",)
+
+
+class RetrySafely(Exception):
+    """Raised inside a transaction that must be rolled back and run again, such as a lost race."""
+
+
+def translate(error: BaseException, doing: str, uri: str) -> AsyncStoreError:
+    """asyncstore's error for a driver's.
+
+    Args:
+        error: One of `DRIVER_ERRORS`.
+        doing: What was being done, such as `logging to run 1`.
+        uri: The database; its password is not shown.
+
+    Returns:
+        The error to raise, `from error`.
+    """
+    where = f"{doing} in {redact(uri)}"
+    reason = _reason(error)
+    state = _sqlstate(error)
+    if state.startswith(_UNAUTHENTICATED):
+        return UnauthenticatedError(f"{where}: {reason}; check the user and password of the URI")
+    if state.startswith(_DENIED) or "readonly database" in reason:
+        return PermissionDeniedError(f"{where}: {reason}")
+    if state.startswith(_NO_DATABASE):
+        return NotFoundError(f"{where}: {reason}; create it first, with createdb for instance")
+    if "unable to open database file" in reason:
+        return PermissionDeniedError(
+            f"{where}: {reason}; check that its directory exists and may be written"
+        )
+    if "file is not a database" in reason:
+        return InvalidParameterError(f"{where}: {reason}")
+    if _is_unavailable(error, state, reason):
+        return UnavailableError(f"{where}: {reason}")
+    if state.startswith("22") or _is(error, exc.DataError):
+        # MLflow's code for what the database does not take, such as a text that is too long.
+        return InvalidParameterError(f"{where}: {reason}", error_code="BAD_REQUEST")
+    return AsyncStoreError(f"{where}: {reason}", error_code="BAD_REQUEST")
+
+
+def is_rolled_back(error: BaseException) -> bool:
+    """Whether the database says that it undid the transaction and that a new one may succeed."""
+    return isinstance(error, RetrySafely) or _sqlstate(error) in _ROLLED_BACK
+
+
+def _is_unavailable(error: BaseException, state: str, reason: str) -> bool:
+    if state:
+        return state.startswith(_UNAVAILABLE)
+    if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
+        return True
+    if "locked" in reason or "connection" in reason.lower():
+        return True
+    return isinstance(error, OSError | TimeoutError | exc.TimeoutError)
+
+
+def _is(error: BaseException, kind: type[BaseException]) -> bool:
+    return any(isinstance(link, kind) for link in _chain(error))
+
+
+def _sqlstate(error: BaseException) -> str:
+    for link in _chain(error):
+        state = getattr(link, "sqlstate", None)
+        if isinstance(state, str):
+            return state
+    return ""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = getattr(error, "orig", None) or error.__cause__
+
+
+def _reason(error: BaseException) -> str:
+    # The innermost error is the driver's own words, without SQL and without parameters.
+    text = str([*_chain(error)][-1]).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,249 @@
+"""What a group of `log_batch` calls writes, in a handful of statements."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import anyio.lowlevel
+from sqlalchemy import Insert, bindparam, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from asyncstore.entities import Metric, Param
+from asyncstore.errors import InvalidParameterError, InvalidStateError, NotFoundError
+from asyncstore.metadata.sql.errors import RetrySafely
+from asyncstore.metadata.sql.group_commit import Entry
+from asyncstore.metadata.sql.schema.tables import latest_metrics, metrics, params, runs, tags
+from asyncstore.metadata.sql.statements import among, chunks, insert_for
+
+__all__ = ["RUN_NAME_TAG", "LogBatch", "inactive_run", "missing_run", "upsert_tags", "write_group"]
+
+RUN_NAME_TAG = "mlflow.runName"
+# Rows handed to the driver at once, and entries looked at before others may run.
+ROWS_AT_ONCE = 1000
+ENTRIES_AT_ONCE = 500
+
+RunKey = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class LogBatch:
+    """What one call logs to one run; checked already."""
+
+    run_id: str
+    metrics: Sequence[Metric] = ()
+    params: Sequence[Param] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def weight(self) -> int:
+        """How many rows, about."""
+        return 1 + len(self.metrics) + len(self.params) + len(self.tags)
+
+
+def missing_run(run_id: str) -> NotFoundError:
+    """The error for a run that does not exist."""
+    return NotFoundError(f"run {run_id} does not exist")
+
+
+def inactive_run(run_id: str, stage: str | None) -> InvalidStateError:
+    """The error for a run that is deleted, with MLflow's code."""
+    return InvalidStateError(
+        f"run {run_id} is {stage}; restore it first", error_code="INVALID_PARAMETER_VALUE"
+    )
+
+
+async def write_group(connection: AsyncConnection, group: Sequence[Entry[LogBatch]]) -> None:
+    """Write the entries that can be written, and set the error of the others.
+
+    Args:
+        connection: A transaction that writes.
+        group: Who logs what.
+
+    Raises:
+        RetrySafely: Another process logged one of the params meanwhile.
+    """
+    dialect = connection.dialect.name
+    for entry in group:
+        entry.error = None
+    await _check_runs(connection, group)
+    new_params = await _check_params(connection, group)
+    rows = _Rows()
+    for entries in chunks(group, ENTRIES_AT_ONCE):
+        for entry in entries:
+            if entry.error is None:
+                rows.add(entry.write)
+        await anyio.lowlevel.checkpoint()
+    statements = _statements(dialect)
+    await _insert(connection, statements.params, new_params)
+    if new_params and dialect != "sqlite":
+        # SQLite holds the write lock; elsewhere the row of another process may have come first.
+        known = await _known_params(
+            connection, {(row["run_uuid"], row["key"]) for row in new_params}
+        )
+        if any(known.get((row["run_uuid"], row["key"])) != row["value"] for row in new_params):
+            raise RetrySafely("another process logged the same param")
+    await _insert(connection, statements.metrics, list(rows.metrics.values()))
+    await _insert(connection, statements.latest_metrics, _sorted(rows.latest))
+    await upsert_tags(connection, rows.tags)
+    for run_id in sorted(rows.names):
+        await connection.execute(
+            statements.rename, {"named_run": run_id, "name": rows.names[run_id]}
+        )
+
+
+class _Rows:
+    """The rows of a group, each table's without duplicates."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self.latest: dict[RunKey, dict[str, Any]] = {}
+        self.tags: dict[RunKey, str] = {}
+        self.names: dict[str, str] = {}
+
+    def add(self, batch: LogBatch) -> None:
+        run_id = batch.run_id
+        for metric in batch.metrics:
+            value, is_nan = _stored(metric.value)
+            row = {
+                "run_uuid": run_id,
+                "key": metric.key,
+                "value": value,
+                "timestamp": metric.timestamp,
+                "step": metric.step,
+                "is_nan": is_nan,
+            }
+            self.metrics[run_id, metric.key, metric.timestamp, metric.step, value, is_nan] = row
+            latest = self.latest.get((run_id, metric.key))
+            if latest is None or _order(row) > _order(latest):
+                self.latest[run_id, metric.key] = row
+        for key, value in batch.tags.items():
+            # MLflow does nothing when a run's name is set to nothing.
+            if key != RUN_NAME_TAG or value:
+                self.tags[run_id, key] = value
+                if key == RUN_NAME_TAG:
+                    self.names[run_id] = value
+
+
+def _order(row: dict[str, Any]) -> tuple[int, int, float]:
+    return row["step"], row["timestamp"], row["value"]
+
+
+def _stored(value: float) -> tuple[float, bool]:
+    """The value as MLflow stores it, since SQL has no infinity and no NaN."""
+    if math.isnan(value):
+        return 0.0, True
+    return min(max(value, -sys.float_info.max), sys.float_info.max), False
+
+
+def _sorted(rows: dict[RunKey, dict[str, Any]]) -> list[dict[str, Any]]:
+    # Everybody locks rows in the same order, and so nobody waits in a circle.
+    return [rows[key] for key in sorted(rows)]
+
+
+async def _check_runs(connection: AsyncConnection, group: Sequence[Entry[LogBatch]]) -> None:
+    wanted = sorted({entry.write.run_id for entry in group})
+    query = select(runs.c.run_uuid, runs.c.lifecycle_stage).where(
+        among(connection.dialect.name, runs.c.run_uuid, wanted)
+    )
+    stages: dict[str, str] = dict((await connection.execute(query)).tuples().all())
+    for entry in group:
+        run_id = entry.write.run_id
+        if run_id not in stages:
+            entry.error = missing_run(run_id)
+        elif stages[run_id] != "active":
+            entry.error = inactive_run(run_id, stages[run_id])
+
+
+async def _check_params(
+    connection: AsyncConnection, group: Sequence[Entry[LogBatch]]
+) -> list[dict[str, Any]]:
+    """The params to insert; entries that would change a param get an error."""
+    asking = [entry for entry in group if entry.error is None and entry.write.params]
+    if not asking:
+        return []
+    known = await _known_params(
+        connection,
+        {(entry.write.run_id, param.key) for entry in asking for param in entry.write.params},
+    )
+    new: dict[RunKey, dict[str, Any]] = {}
+    for entry in asking:
+        run_id = entry.write.run_id
+        changed = [
+            f"{param.key!r} is {known[run_id, param.key]!r}, not {param.value!r}"
+            for param in entry.write.params
+            if known.get((run_id, param.key), param.value) != param.value
+        ]
+        if changed:
+            entry.error = InvalidParameterError(
+                f"run {run_id}: a param cannot be changed once it is logged: {'; '.join(changed)}"
+            )
+            continue
+        for param in entry.write.params:
+            if (run_id, param.key) not in known:
+                known[run_id, param.key] = param.value
+                row = {"run_uuid": run_id, "key": param.key, "value": param.value}
+                new[run_id, param.key] = row
+    return _sorted(new)
+
+
+async def _known_params(connection: AsyncConnection, keys: set[RunKey]) -> dict[RunKey, str]:
+    dialect = connection.dialect.name
+    query = select(params.c.run_uuid, params.c.key, params.c.value).where(
+        among(dialect, params.c.run_uuid, sorted({run_id for run_id, _ in keys})),
+        among(dialect, params.c.key, sorted({key for _, key in keys})),
+    )
+    return {(row.run_uuid, row.key): row.value for row in await connection.execute(query)}
+
+
+async def upsert_tags(connection: AsyncConnection, values: Mapping[RunKey, str]) -> None:
+    """Set tags of runs, by (run id, key)."""
+    await _insert(
+        connection,
+        _statements(connection.dialect.name).tags,
+        [
+            {"run_uuid": run_id, "key": key, "value": values[run_id, key]}
+            for run_id, key in sorted(values)
+        ],
+    )
+
+
+async def _insert(
+    connection: AsyncConnection, statement: Insert, rows: Sequence[dict[str, Any]]
+) -> None:
+    for some in chunks(rows, ROWS_AT_ONCE):
+        await connection.execute(statement, some)
+
+
+@dataclass(frozen=True)
+class _Statements:
+    params: Insert
+    metrics: Insert
+    latest_metrics: Insert
+    tags: Insert
+    rename: Any
+
+
+@cache
+def _statements(dialect: str) -> _Statements:
+    latest = insert_for(dialect, latest_metrics)
+    new = latest.excluded
+    tag = insert_for(dialect, tags)
+    return _Statements(
+        params=insert_for(dialect, params).on_conflict_do_nothing(),
+        metrics=insert_for(dialect, metrics).on_conflict_do_nothing(),
+        latest_metrics=latest.on_conflict_do_update(
+            index_elements=["key", "run_uuid"],
+            set_={name: new[name] for name in ("value", "timestamp", "step", "is_nan")},
+            where=tuple_(new.step, new.timestamp, new.value)
+            > tuple_(latest_metrics.c.step, latest_metrics.c.timestamp, latest_metrics.c.value),
+        ),
+        tags=tag.on_conflict_do_update(
+            index_elements=["key", "run_uuid"], set_={"value": tag.excluded.value}
+        ),
+        rename=update(runs).where(runs.c.run_uuid == bindparam("named_run")),
+    )

@@ -1,0 +1,278 @@
+"""Runs: create, read, change, search."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anyio.lowlevel
+from sqlalchemy import Row, Select, Table, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from asyncstore.entities import LifecycleStage, Metric, Run, RunData, RunInfo, RunStatus
+from asyncstore.errors import InvalidParameterError, NotFoundError
+from asyncstore.metadata import validation
+from asyncstore.metadata.names import random_run_name
+from asyncstore.metadata.sql import locations
+from asyncstore.metadata.sql.base import SqlStore, now_ms
+from asyncstore.metadata.sql.experiments import DEFAULT_EXPERIMENT_ID, inactive_experiment
+from asyncstore.metadata.sql.log_batch import (
+    RUN_NAME_TAG,
+    inactive_run,
+    missing_run,
+    upsert_tags,
+)
+from asyncstore.metadata.sql.schema.tables import (
+    experiments,
+    latest_metrics,
+    params,
+    runs,
+    tags,
+)
+from asyncstore.metadata.sql.statements import among, chunks
+
+__all__ = ["SqlRuns", "metric_from_row", "read_runs"]
+
+# Rows turned into objects before others may run.
+ROWS_AT_ONCE = 1000
+_STAGE = select(runs.c.lifecycle_stage)
+
+
+class SqlRuns(SqlStore):
+    """The methods of a store that concern runs, without what they log."""
+
+    async def create_run(
+        self,
+        experiment_id: str,
+        user_id: str | None = None,
+        start_time: int | None = None,
+        tags: Mapping[str, str] | None = None,
+        run_name: str | None = None,
+    ) -> Run:
+        number = validation.experiment_id_number(experiment_id or DEFAULT_EXPERIMENT_ID)
+        wanted = validation.texts(tags or {})
+        tagged_name = wanted.get(RUN_NAME_TAG)
+        if run_name and tagged_name and run_name != tagged_name:
+            raise InvalidParameterError(
+                f"run_name is {run_name!r} and the tag {RUN_NAME_TAG} is {tagged_name!r}; "
+                "give one of them"
+            )
+        name = run_name or tagged_name or random_run_name()
+        if not tagged_name:
+            wanted[RUN_NAME_TAG] = name
+        run_id = uuid.uuid4().hex
+
+        async def create(connection: AsyncConnection) -> RunInfo:
+            query = select(experiments.c.artifact_location, experiments.c.lifecycle_stage)
+            found = await connection.execute(query.where(experiments.c.experiment_id == number))
+            experiment = found.one_or_none()
+            if experiment is None:
+                raise NotFoundError(f"there is no experiment with the id {number}")
+            if experiment.lifecycle_stage != "active":
+                raise inactive_experiment(number, experiment.lifecycle_stage)
+            info = RunInfo(
+                run_id=run_id,
+                run_name=name,
+                experiment_id=str(number),
+                user_id="unknown" if user_id is None else user_id,
+                status="RUNNING",
+                start_time=now_ms() if start_time is None else start_time,
+                end_time=None,
+                lifecycle_stage="active",
+                artifact_uri=locations.append(experiment.artifact_location, run_id, "artifacts"),
+            )
+            await connection.execute(insert(runs), _row(info))
+            await upsert_tags(connection, {(run_id, key): wanted[key] for key in wanted})
+            return info
+
+        info = await self._database.write(f"creating a run in experiment {number}", create)
+        return Run(info, RunData(tags=wanted))
+
+    async def get_run(self, run_id: str) -> Run:
+        query = select(runs).where(runs.c.run_uuid == run_id)
+
+        async def get(connection: AsyncConnection) -> list[Run]:
+            return await read_runs(connection, query)
+
+        found = await self._database.read(f"getting run {run_id}", get)
+        if not found:
+            raise missing_run(run_id)
+        return found[0]
+
+    async def update_run_info(
+        self,
+        run_id: str,
+        run_status: RunStatus | None = None,
+        end_time: int | None = None,
+        run_name: str | None = None,
+    ) -> RunInfo:
+        changes: dict[str, Any] = {}
+        if run_status is not None:
+            changes["status"] = validation.run_status(run_status)
+        if end_time is not None:
+            changes["end_time"] = end_time
+        if run_name:
+            changes["name"] = run_name
+
+        async def change(connection: AsyncConnection) -> RunInfo:
+            await check_active(connection, run_id)
+            if changes:
+                await connection.execute(
+                    update(runs).where(runs.c.run_uuid == run_id).values(**changes)
+                )
+            if run_name:
+                await upsert_tags(connection, {(run_id, RUN_NAME_TAG): run_name})
+            row = (await connection.execute(select(runs).where(runs.c.run_uuid == run_id))).one()
+            return _info(row, {})
+
+        return await self._database.write(f"updating run {run_id}", change, repeatable=True)
+
+    async def delete_run(self, run_id: str) -> None:
+        await self._change_stage(run_id, "deleted", now_ms())
+
+    async def restore_run(self, run_id: str) -> None:
+        await self._change_stage(run_id, "active", None)
+
+    async def _change_stage(
+        self, run_id: str, stage: LifecycleStage, deleted_time: int | None
+    ) -> None:
+        async def change(connection: AsyncConnection) -> None:
+            changed = await connection.execute(
+                update(runs)
+                .where(runs.c.run_uuid == run_id)
+                .values(lifecycle_stage=stage, deleted_time=deleted_time)
+            )
+            if not changed.rowcount:
+                raise missing_run(run_id)
+
+        await self._database.write(f"changing run {run_id} to {stage}", change, repeatable=True)
+
+    async def delete_tag(self, run_id: str, key: str) -> None:
+        async def delete_tag(connection: AsyncConnection) -> None:
+            await check_active(connection, run_id)
+            gone = await connection.execute(
+                delete(tags).where(tags.c.run_uuid == run_id, tags.c.key == key)
+            )
+            if not gone.rowcount:
+                raise NotFoundError(f"run {run_id} has no tag {key!r}")
+
+        await self._database.write(f"deleting tag {key!r} of run {run_id}", delete_tag)
+
+
+async def check_active(connection: AsyncConnection, run_id: str) -> None:
+    """Refuse a run that does not exist or is deleted."""
+    row = (await connection.execute(_STAGE.where(runs.c.run_uuid == run_id))).one_or_none()
+    if row is None:
+        raise missing_run(run_id)
+    if row.lifecycle_stage != "active":
+        raise inactive_run(run_id, row.lifecycle_stage)
+
+
+async def read_runs(connection: AsyncConnection, query: Select[Any]) -> list[Run]:
+    """The runs of a query with what they logged, in four statements however many they are.
+
+    Args:
+        connection: A transaction.
+        query: Selects rows of the table of runs.
+
+    Returns:
+        The runs in the query's order.
+    """
+    rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
+    run_ids = [row.run_uuid for row in rows]
+    if not run_ids:
+        return []
+    tags_of = await _texts_of(connection, tags, run_ids)
+    params_of = await _texts_of(connection, params, run_ids)
+    metrics_of = await _metrics_of(connection, run_ids)
+    found = []
+    for some in chunks(rows, ROWS_AT_ONCE):
+        for row in some:
+            run_id = row.run_uuid
+            latest = metrics_of.get(run_id, ())
+            data = RunData(
+                metrics={metric.key: metric.value for metric in latest},
+                params=params_of.get(run_id, {}),
+                tags=tags_of.get(run_id, {}),
+                latest_metrics=tuple(latest),
+            )
+            found.append(Run(_info(row, data.tags), data))
+        await anyio.lowlevel.checkpoint()
+    return found
+
+
+async def _texts_of(
+    connection: AsyncConnection, table: Table, run_ids: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    """Params or tags, by run and key."""
+    query = (
+        select(table.c.run_uuid, table.c.key, table.c.value)
+        .where(among(connection.dialect.name, table.c.run_uuid, run_ids))
+        .order_by(table.c.key)
+    )
+    found: dict[str, dict[str, str]] = {}
+    for rows in (await connection.execute(query)).tuples().partitions(ROWS_AT_ONCE):
+        for run_id, key, value in rows:
+            found.setdefault(run_id, {})[key] = value
+        await anyio.lowlevel.checkpoint()
+    return found
+
+
+async def _metrics_of(
+    connection: AsyncConnection, run_ids: Sequence[str]
+) -> dict[str, list[Metric]]:
+    column = latest_metrics.c
+    query = (
+        select(
+            column.run_uuid, column.key, column.value, column.timestamp, column.step, column.is_nan
+        )
+        .where(among(connection.dialect.name, column.run_uuid, run_ids))
+        .order_by(column.key)
+    )
+    found: dict[str, list[Metric]] = {}
+    for rows in (await connection.execute(query)).tuples().partitions(ROWS_AT_ONCE):
+        for run_id, *metric in rows:
+            found.setdefault(run_id, []).append(metric_from_row(*metric))
+        await anyio.lowlevel.checkpoint()
+    return found
+
+
+def metric_from_row(key: str, value: float, timestamp: int, step: int, is_nan: bool) -> Metric:
+    """A metric from the columns of its row."""
+    return Metric(key, float("nan") if is_nan else value, timestamp, step)
+
+
+def _info(row: Row[Any], tags: Mapping[str, str]) -> RunInfo:
+    return RunInfo(
+        run_id=row.run_uuid,
+        # Runs of MLflow 1 have their name in the tag only.
+        run_name=row.name or tags.get(RUN_NAME_TAG, ""),
+        experiment_id=str(row.experiment_id),
+        user_id=row.user_id or "",
+        status=row.status,
+        start_time=row.start_time,
+        end_time=row.end_time,
+        lifecycle_stage=row.lifecycle_stage,
+        artifact_uri=row.artifact_uri,
+    )
+
+
+def _row(info: RunInfo) -> dict[str, Any]:
+    """A row of the table of runs, the columns that MLflow no longer uses filled as it does."""
+    return {
+        "run_uuid": info.run_id,
+        "name": info.run_name,
+        "source_type": "UNKNOWN",
+        "source_name": "",
+        "entry_point_name": "",
+        "source_version": "",
+        "user_id": info.user_id,
+        "status": info.status,
+        "start_time": info.start_time,
+        "end_time": None,
+        "deleted_time": None,
+        "lifecycle_stage": info.lifecycle_stage,
+        "artifact_uri": info.artifact_uri,
+        "experiment_id": int(info.experiment_id),
+    }

@@ -1,0 +1,1 @@
+"""MLflow's database schema, kept as data: one snapshot file for each MLflow revision."""

@@ -1,0 +1,103 @@
+"""The store over a SQL database, put together from its parts, and how it opens."""
+
+from __future__ import annotations
+
+import anyio.to_thread
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from asyncstore.concurrency import in_own_task, shielded
+from asyncstore.errors import InvalidStateError
+from asyncstore.metadata.sql import locations
+from asyncstore.metadata.sql.base import now_ms
+from asyncstore.metadata.sql.database import CLOSE_WITHIN, Database
+from asyncstore.metadata.sql.experiments import SqlExperiments
+from asyncstore.metadata.sql.logged import SqlLogged
+from asyncstore.metadata.sql.runs import SqlRuns
+from asyncstore.metadata.sql.schema.create import create_schema, schema_exists
+from asyncstore.metadata.sql.schema.tables import experiments
+from asyncstore.metadata.sql.search import SqlSearch
+from asyncstore.metadata.sql.statements import insert_for
+from asyncstore.uris import redact
+
+__all__ = ["SqlMetadataStore", "open_store"]
+
+DEFAULT_WORKSPACE = "default"
+
+
+class SqlMetadataStore(SqlExperiments, SqlRuns, SqlLogged, SqlSearch):
+    """MLflow's metadata in SQLite or PostgreSQL; opened by `MetadataStore.open`."""
+
+
+async def open_store(uri: str, artifact_location: str) -> SqlMetadataStore:
+    """Open a database; see `MetadataStore.open`."""
+    root = await anyio.to_thread.run_sync(locations.absolute, artifact_location)
+
+    async def open_() -> SqlMetadataStore:
+        database = Database(uri)
+        await database.connect()
+        try:
+            await _prepare(database, root)
+        except BaseException:
+            await shielded(database.aclose, within=CLOSE_WITHIN)
+            raise
+        return SqlMetadataStore(database, root)
+
+    return await in_own_task(open_)
+
+
+async def _prepare(database: Database, root: str) -> None:
+    """Create what a new database needs; leave one that another program owns as it is."""
+
+    async def exists(connection: AsyncConnection) -> bool:
+        return await connection.run_sync(schema_exists, database.uri)
+
+    async def create(connection: AsyncConnection) -> None:
+        await connection.run_sync(create_schema, database.uri)
+
+    doing = f"opening {redact(database.uri)}"
+    if not await database.read(doing, exists):
+        await database.write(doing, create)
+    if database.dialect == "sqlite":
+        await _use_wal(database)
+    if not await database.read(doing, _is_ready):
+        await database.write(doing, lambda connection: _create_default(connection, root))
+
+
+async def _use_wal(database: Database) -> None:
+    # Readers and the writer do not wait for each other. A file system that cannot share memory
+    # between processes leaves the journal as it is, which works too.
+    async def use(connection: AsyncConnection) -> None:
+        await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+
+    await database.outside_transactions("switching to WAL", use)
+
+
+async def _is_ready(connection: AsyncConnection) -> bool:
+    """Whether the default experiment is there; refuses databases with several workspaces."""
+    elsewhere = select(experiments.c.experiment_id).where(
+        experiments.c.workspace != DEFAULT_WORKSPACE
+    )
+    if (await connection.execute(elsewhere.limit(1))).first() is not None:
+        raise InvalidStateError(
+            "the database holds experiments of several MLflow workspaces, which asyncstore does "
+            "not know"
+        )
+    default = select(experiments.c.experiment_id).where(experiments.c.experiment_id == 0)
+    return (await connection.execute(default)).first() is not None
+
+
+async def _create_default(connection: AsyncConnection, root: str) -> None:
+    now = now_ms()
+    await connection.execute(
+        insert_for(connection.dialect.name, experiments)
+        .values(
+            experiment_id=0,
+            name="Default",
+            artifact_location=locations.append(root, "0"),
+            lifecycle_stage="active",
+            creation_time=now,
+            last_update_time=now,
+        )
+        .on_conflict_do_nothing()
+    )
