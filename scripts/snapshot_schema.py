@@ -154,8 +154,8 @@ def _triggers(connection: sqlalchemy.Connection) -> list[str]:
     queries = {
         "sqlite": ["SELECT sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name"],
         "postgresql": [
-            "SELECT pg_get_functiondef(oid) FROM pg_proc"
-            " WHERE pronamespace = 'public'::regnamespace ORDER BY proname",
+            """SELECT pg_get_functiondef(oid) FROM pg_proc
+               WHERE pronamespace = 'public'::regnamespace ORDER BY proname""",
             "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal ORDER BY tgname",
         ],
     }[connection.dialect.name]

@@ -189,7 +189,8 @@ def parse_filter(text: str | None, vocabulary: Vocabulary) -> list[Comparison]:
     if not text or not text.strip():
         return []
     source = _Source("filter_string", text)
-    return [_comparison(tree, vocabulary, source) for tree in source.parse("filter").children]
+    trees = source.parse("filter").children
+    return [_comparison(tree, vocabulary, source) for tree in trees if isinstance(tree, Tree)]
 
 
 def parse_order_by(text: str, vocabulary: Vocabulary) -> Ordering:
@@ -206,7 +207,8 @@ def parse_order_by(text: str, vocabulary: Vocabulary) -> Ordering:
         InvalidParameterError: The text is no such clause; the message shows where.
     """
     source = _Source("order_by", text)
-    key, *direction = source.parse("ordering").children
+    tokens = source.parse("ordering").children
+    key, *direction = [token for token in tokens if isinstance(token, Token)]
     entity, field, spelled = _field(key, vocabulary, source)
     if entity not in vocabulary.sortable or spelled in vocabulary.not_sortable:
         raise source.error(key, f"cannot order by {key}")
@@ -221,14 +223,10 @@ class _Source:
         self._text = text
 
     def parse(self, start: str) -> Tree[Token]:
-        if not isinstance(self._text, str):
-            raise InvalidParameterError(f"{self._name} must be text, not {self._text!r}")
         try:
             return _PARSER.parse(self._text, start=start)
         except UnexpectedInput as error:
-            position = error.pos_in_stream
-            if position is None or position < 0 or _is_end(error):
-                position = len(self._text)
+            position = len(self._text) if _is_end(error) else error.pos_in_stream or 0
             raise self.error(position, self._complaint(error, position)) from error
 
     def _complaint(self, error: UnexpectedInput, position: int) -> str:
@@ -241,10 +239,10 @@ class _Source:
         names |= set(getattr(error, "expected", None) or ())
         expected = [words for name, words in _EXPECTED.items() if name in names]
         if "KEY" in names and rest:
-            expected = [
-                f"{_EXPECTED['KEY']}, in backticks if it has other characters than letters, "
-                "digits, _ and ."
-            ]
+            return (
+                f"expected {_EXPECTED['KEY']}, in backticks if it has other characters than "
+                "letters, digits, _ and ."
+            )
         return f"expected {' or '.join(expected) or 'something else'}"
 
     def error(self, at: int | Token, complaint: str) -> InvalidParameterError:
@@ -263,11 +261,8 @@ def _is_end(error: UnexpectedInput) -> bool:
     return isinstance(token, Token) and token.type == "$END"
 
 
-def _comparison(tree: Tree[Token] | Token, vocabulary: Vocabulary, source: _Source) -> Comparison:
-    if isinstance(tree, Token):
-        raise TypeError(tree)
-    key = tree.children[0]
-    assert isinstance(key, Token)  # noqa: S101  the grammar begins every comparison so
+def _comparison(tree: Tree[Token], vocabulary: Vocabulary, source: _Source) -> Comparison:
+    key = next(child for child in tree.children if isinstance(child, Token))
     entity, field, _ = _field(key, vocabulary, source)
     operator, value = _right_side(tree, field, source)
     if operator not in field.operators:
@@ -311,11 +306,8 @@ def _value(token: Token, field: Field, source: _Source) -> str | int | float:
     return number
 
 
-def _field(
-    token: Token | Tree[Token], vocabulary: Vocabulary, source: _Source
-) -> tuple[Entity, Field, str]:
+def _field(token: Token, vocabulary: Vocabulary, source: _Source) -> tuple[Entity, Field, str]:
     """Entity, field and the key as it was spelled."""
-    assert isinstance(token, Token)  # noqa: S101  the grammar has a token here
     prefix, dot, rest = _split(str(token))
     entity: Entity | None = vocabulary.prefixes.get(prefix) if dot else "attribute"
     if entity is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from abc import ABC
 
+from typing_extensions import override
+
 from asyncstore.metadata.sql.database import Database
 from asyncstore.metadata.store import MetadataStore
 
@@ -23,6 +25,7 @@ class SqlStore(MetadataStore, ABC):
         self._database = database
         self._artifact_root = artifact_root
 
+    @override
     async def aclose(self) -> None:
         await self._database.aclose()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,15 @@ def _sqlite(url: URL) -> AsyncEngine:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     # A database in memory is its connection: there can only be one.
     pool = {"pool_size": 1, "max_overflow": 0} if in_memory else _pool()
+    url = url.set(drivername="sqlite+aiosqlite")
+    arguments, options = url.get_dialect()().create_connect_args(url)
+    options["timeout"] = SQLITE_BUSY_SECONDS
+    # asyncstore begins transactions itself.
+    options["isolation_level"] = None
+    driver = import_module("asyncstore.metadata.sql.sqlite_driver")
     engine = create_async_engine(
-        url.set(drivername="sqlite+aiosqlite"),
-        connect_args={"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False},
+        url,
+        async_creator=partial(driver.connect, *arguments, **options),
         poolclass=import_module("sqlalchemy.pool").AsyncAdaptedQueuePool,
         # Every transaction ends by itself, and a second rollback is one more trip to the thread.
         pool_reset_on_return=None,
@@ -76,13 +83,12 @@ def _sqlite(url: URL) -> AsyncEngine:
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     async def set_up(driver: Any) -> None:
-        # asyncstore begins transactions itself; foreign keys and LIKE are as MLflow sets them.
+        # Foreign keys and LIKE are as MLflow sets them.
         # FULL: a commit that returned is on disk.
         await driver.executescript(
             "PRAGMA foreign_keys = ON; PRAGMA case_sensitive_like = ON; PRAGMA synchronous = FULL;"
         )
 
-    connection.isolation_level = None
     connection.run_async(set_up)
 
 
@@ -93,7 +99,7 @@ def _postgresql(uri: str) -> AsyncEngine:
         raise MissingDependencyError(
             f"{redact(uri)}: PostgreSQL needs asyncpg; run: pip install 'asyncstore[postgresql]'"
         ) from error
-    scheme, *rest = urlsplit(uri)
+    _, *rest = urlsplit(uri)
     query = dict(parse_qsl(rest[2], keep_blank_values=True))
     seconds = float(query.pop("connect_timeout", CONNECT_SECONDS))
     query.setdefault("application_name", "asyncstore")

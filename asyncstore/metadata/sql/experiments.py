@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Row, Select, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import override
 
 from asyncstore.entities import Experiment, LifecycleStage
 from asyncstore.errors import AlreadyExistsError, InvalidStateError, NotFoundError
@@ -25,6 +26,7 @@ DEFAULT_EXPERIMENT_ID = "0"
 class SqlExperiments(SqlStore):
     """The methods of a store that concern experiments."""
 
+    @override
     async def create_experiment(
         self,
         name: str,
@@ -39,6 +41,7 @@ class SqlExperiments(SqlStore):
             )
         return created
 
+    @override
     async def get_or_create_experiment(
         self,
         name: str,
@@ -97,6 +100,7 @@ class SqlExperiments(SqlStore):
 
         return await self._database.write(f"creating experiment {name!r}", create)
 
+    @override
     async def get_experiment(self, experiment_id: str) -> Experiment:
         number = validation.experiment_id_number(experiment_id or DEFAULT_EXPERIMENT_ID)
         query = select(experiments).where(experiments.c.experiment_id == number)
@@ -105,6 +109,7 @@ class SqlExperiments(SqlStore):
             raise _missing(number)
         return found
 
+    @override
     async def get_experiment_by_name(self, experiment_name: str) -> Experiment | None:
         query = select(experiments).where(experiments.c.name == experiment_name)
         return await self._get(query, f"getting experiment {experiment_name!r}")
@@ -116,6 +121,7 @@ class SqlExperiments(SqlStore):
         found = await self._database.read(doing, get)
         return found[0] if found else None
 
+    @override
     async def rename_experiment(self, experiment_id: str, new_name: str) -> None:
         validation.experiment_name(new_name)
         number = validation.experiment_id_number(experiment_id or DEFAULT_EXPERIMENT_ID)
@@ -136,13 +142,15 @@ class SqlExperiments(SqlStore):
 
         await self._database.write(f"renaming experiment {number}", rename)
 
+    @override
     async def delete_experiment(self, experiment_id: str) -> None:
-        await self._change_stage(experiment_id, "active", "deleted", now_ms())
+        await self._move_experiment(experiment_id, "active", "deleted", now_ms())
 
+    @override
     async def restore_experiment(self, experiment_id: str) -> None:
-        await self._change_stage(experiment_id, "deleted", "active", None)
+        await self._move_experiment(experiment_id, "deleted", "active", None)
 
-    async def _change_stage(
+    async def _move_experiment(
         self,
         experiment_id: str,
         before: LifecycleStage,
@@ -163,6 +171,7 @@ class SqlExperiments(SqlStore):
 
         await self._database.write(f"changing experiment {number} to {after}", change)
 
+    @override
     async def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
         validation.experiment_tag(key, value)
         number = validation.experiment_id_number(experiment_id or DEFAULT_EXPERIMENT_ID)
@@ -182,6 +191,7 @@ class SqlExperiments(SqlStore):
             f"setting tag {key!r} of experiment {number}", set_tag, repeatable=True
         )
 
+    @override
     async def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
         number = validation.experiment_id_number(experiment_id or DEFAULT_EXPERIMENT_ID)
 

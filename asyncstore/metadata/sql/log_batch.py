@@ -29,6 +29,9 @@ ENTRIES_AT_ONCE = 500
 
 RunKey = tuple[str, str]
 
+_STAGES = select(runs.c.run_uuid, runs.c.lifecycle_stage)
+_ONE_RUN = _STAGES.where(runs.c.run_uuid == bindparam("wanted"))
+
 
 @dataclass(frozen=True)
 class LogBatch:
@@ -121,12 +124,12 @@ class _Rows:
             latest = self.latest.get((run_id, metric.key))
             if latest is None or _order(row) > _order(latest):
                 self.latest[run_id, metric.key] = row
-        for key, value in batch.tags.items():
+        for key, text in batch.tags.items():
             # MLflow does nothing when a run's name is set to nothing.
-            if key != RUN_NAME_TAG or value:
-                self.tags[run_id, key] = value
+            if key != RUN_NAME_TAG or text:
+                self.tags[run_id, key] = text
                 if key == RUN_NAME_TAG:
-                    self.names[run_id] = value
+                    self.names[run_id] = text
 
 
 def _order(row: dict[str, Any]) -> tuple[int, int, float]:
@@ -147,10 +150,12 @@ def _sorted(rows: dict[RunKey, dict[str, Any]]) -> list[dict[str, Any]]:
 
 async def _check_runs(connection: AsyncConnection, group: Sequence[Entry[LogBatch]]) -> None:
     wanted = sorted({entry.write.run_id for entry in group})
-    query = select(runs.c.run_uuid, runs.c.lifecycle_stage).where(
-        among(connection.dialect.name, runs.c.run_uuid, wanted)
-    )
-    stages: dict[str, str] = dict((await connection.execute(query)).tuples().all())
+    if len(wanted) == 1:
+        result = await connection.execute(_ONE_RUN, {"wanted": wanted[0]})
+    else:
+        query = _STAGES.where(among(connection.dialect.name, runs.c.run_uuid, wanted))
+        result = await connection.execute(query)
+    stages: dict[str, str] = {row.run_uuid: row.lifecycle_stage for row in result}
     for entry in group:
         run_id = entry.write.run_id
         if run_id not in stages:

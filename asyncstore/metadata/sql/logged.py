@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import anyio.lowlevel
 from sqlalchemy import literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import override
 
 from asyncstore.entities import Metric, PagedList, Param
 from asyncstore.errors import InvalidParameterError
@@ -40,15 +41,19 @@ class SqlLogged(SqlStore):
         self._database.check_usable()
         await self._group_commit.submit(batch, batch.weight)
 
+    @override
     async def log_metric(self, run_id: str, metric: Metric) -> None:
         await self._log(LogBatch(run_id, metrics=(validation.clean_metric(metric),)))
 
+    @override
     async def log_param(self, run_id: str, param: Param) -> None:
         await self._log(LogBatch(run_id, params=(validation.clean_param(param),)))
 
+    @override
     async def set_tag(self, run_id: str, key: str, value: str) -> None:
         await self._log(LogBatch(run_id, tags=validation.clean_tags({key: value})))
 
+    @override
     async def log_batch(
         self,
         run_id: str,
@@ -67,6 +72,7 @@ class SqlLogged(SqlStore):
         )
         await self._log(batch)
 
+    @override
     async def get_metric_history(
         self,
         run_id: str,

@@ -9,6 +9,7 @@ from typing import Any
 import anyio.lowlevel
 from sqlalchemy import Row, Select, Table, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import override
 
 from asyncstore.entities import LifecycleStage, Metric, Run, RunData, RunInfo, RunStatus
 from asyncstore.errors import InvalidParameterError, NotFoundError
@@ -42,6 +43,7 @@ _STAGE = select(runs.c.lifecycle_stage)
 class SqlRuns(SqlStore):
     """The methods of a store that concern runs, without what they log."""
 
+    @override
     async def create_run(
         self,
         experiment_id: str,
@@ -89,6 +91,7 @@ class SqlRuns(SqlStore):
         info = await self._database.write(f"creating a run in experiment {number}", create)
         return Run(info, RunData(tags=wanted))
 
+    @override
     async def get_run(self, run_id: str) -> Run:
         query = select(runs).where(runs.c.run_uuid == run_id)
 
@@ -100,6 +103,7 @@ class SqlRuns(SqlStore):
             raise missing_run(run_id)
         return found[0]
 
+    @override
     async def update_run_info(
         self,
         run_id: str,
@@ -128,15 +132,15 @@ class SqlRuns(SqlStore):
 
         return await self._database.write(f"updating run {run_id}", change, repeatable=True)
 
+    @override
     async def delete_run(self, run_id: str) -> None:
-        await self._change_stage(run_id, "deleted", now_ms())
+        await self._move_run(run_id, "deleted", now_ms())
 
+    @override
     async def restore_run(self, run_id: str) -> None:
-        await self._change_stage(run_id, "active", None)
+        await self._move_run(run_id, "active", None)
 
-    async def _change_stage(
-        self, run_id: str, stage: LifecycleStage, deleted_time: int | None
-    ) -> None:
+    async def _move_run(self, run_id: str, stage: LifecycleStage, deleted_time: int | None) -> None:
         async def change(connection: AsyncConnection) -> None:
             changed = await connection.execute(
                 update(runs)
@@ -148,6 +152,7 @@ class SqlRuns(SqlStore):
 
         await self._database.write(f"changing run {run_id} to {stage}", change, repeatable=True)
 
+    @override
     async def delete_tag(self, run_id: str, key: str) -> None:
         async def delete_tag(connection: AsyncConnection) -> None:
             await check_active(connection, run_id)
@@ -212,7 +217,7 @@ async def _texts_of(
         .order_by(table.c.key)
     )
     found: dict[str, dict[str, str]] = {}
-    for rows in (await connection.execute(query)).tuples().partitions(ROWS_AT_ONCE):
+    for rows in (await connection.execute(query)).partitions(ROWS_AT_ONCE):
         for run_id, key, value in rows:
             found.setdefault(run_id, {})[key] = value
         await anyio.lowlevel.checkpoint()
@@ -231,7 +236,7 @@ async def _metrics_of(
         .order_by(column.key)
     )
     found: dict[str, list[Metric]] = {}
-    for rows in (await connection.execute(query)).tuples().partitions(ROWS_AT_ONCE):
+    for rows in (await connection.execute(query)).partitions(ROWS_AT_ONCE):
         for run_id, *metric in rows:
             found.setdefault(run_id, []).append(metric_from_row(*metric))
         await anyio.lowlevel.checkpoint()

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import anyio.to_thread
 from sqlalchemy import ColumnElement, Float, Select, and_, case, false, literal, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import override
 
 from asyncstore.entities import Experiment, PagedList, Run, ViewType
 from asyncstore.errors import InvalidParameterError
@@ -53,6 +54,7 @@ _KEYED = {"param": params, "tag": tags, "metric": latest_metrics}
 class SqlSearch(SqlStore):
     """The methods of a store that search."""
 
+    @override
     async def search_experiments(
         self,
         view_type: ViewType = "ACTIVE_ONLY",
@@ -88,6 +90,7 @@ class SqlSearch(SqlStore):
         found = await self._database.read("searching experiments", search)
         return _page(found, offset, max_results)
 
+    @override
     async def search_runs(
         self,
         experiment_ids: Sequence[str],

@@ -1,0 +1,110 @@
+"""aiosqlite with one trip to its thread for each statement.
+
+SQLAlchemy makes a cursor, executes, fetches and closes the cursor, and each of the four waits for
+the connection's thread. A statement of a metadata store takes less time than the trip.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import aiosqlite
+
+__all__ = ["connect"]
+
+
+def connect(database: str, **options: Any) -> DirectConnection:
+    """A connection for SQLAlchemy's `async_creator`; await it.
+
+    Args:
+        database: A path, or a `file:` URI.
+        **options: Arguments of `sqlite3.connect`.
+    """
+    connection = DirectConnection(lambda: sqlite3.connect(database, **options), 64)
+    # A store that somebody forgot to close must not keep the interpreter from exiting.
+    connection._thread.daemon = True  # noqa: SLF001  as SQLAlchemy does for connections it makes
+    return connection
+
+
+class DirectConnection(aiosqlite.Connection):
+    """A connection whose cursors do everything in one trip."""
+
+    def cursor(self) -> DirectCursor:  # type: ignore[override]  # not a coroutine, on purpose
+        """A cursor, without asking the thread for it."""
+        return DirectCursor(self)
+
+    async def execute_all(self, sql: str, parameters: Any, *, many: bool) -> Outcome:
+        """Execute a statement and fetch all its rows."""
+
+        def execute() -> Outcome:
+            cursor = (
+                self._conn.executemany(sql, parameters)
+                if many
+                else self._conn.execute(sql, parameters)
+            )
+            try:
+                rows = cursor.fetchall() if cursor.description else []
+                return cursor.description, rows, cursor.rowcount, cursor.lastrowid
+            finally:
+                cursor.close()
+
+        outcome: Outcome = await self._execute(execute)  # type: ignore[no-untyped-call]  # untyped there
+        return outcome
+
+
+Outcome = tuple[Any, list[Any], int, int | None]
+
+
+class DirectCursor:
+    """What SQLAlchemy uses of a cursor; rows are there when a statement has been executed.
+
+    Args:
+        connection: The connection.
+    """
+
+    arraysize = 1
+
+    def __init__(self, connection: DirectConnection) -> None:
+        self._connection = connection
+        self._rows: list[Any] = []
+        self._next = 0
+        self.description: Any = None
+        self.rowcount = -1
+        self.lastrowid: int | None = None
+
+    async def __aenter__(self) -> DirectCursor:
+        return self
+
+    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> DirectCursor:
+        """Execute a statement and fetch its rows."""
+        return await self._run(sql, parameters, many=False)
+
+    async def executemany(self, sql: str, parameters: Iterable[Sequence[Any]]) -> DirectCursor:
+        """Execute a statement for each of the parameters."""
+        return await self._run(sql, parameters, many=True)
+
+    async def _run(self, sql: str, parameters: Any, *, many: bool) -> DirectCursor:
+        outcome = await self._connection.execute_all(sql, parameters, many=many)
+        self.description, self._rows, self.rowcount, self.lastrowid = outcome
+        self._next = 0
+        return self
+
+    async def fetchall(self) -> list[Any]:
+        """The rows that were not fetched yet."""
+        return await self.fetchmany(len(self._rows))
+
+    async def fetchmany(self, size: int = 1) -> list[Any]:
+        """The next rows."""
+        begin, self._next = self._next, self._next + size
+        return self._rows[begin : self._next]
+
+    async def fetchone(self) -> Any:
+        """The next row, or None."""
+        rows = await self.fetchmany(1)
+        return rows[0] if rows else None
+
+    async def close(self) -> None:
+        """Forget the rows."""
+        self._rows = []
