@@ -12,6 +12,8 @@
 Needs pytest and the `anyio` plugin, with an `anyio_backend` fixture of "asyncio".
 """
 
+# ruff: noqa: S101, D102, ASYNC240  these are tests, with names that say what they are for
+
 from __future__ import annotations
 
 import os
