@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from asyncstore.errors import InvalidParameterError
+from asyncstore.concurrency import shielded
+from asyncstore.errors import AsyncStoreError, InvalidParameterError
+from asyncstore.retry import RetryPolicy
 
-__all__ = ["MultipartUpload", "Part", "plan_parts"]
+__all__ = ["MultipartUpload", "Part", "abandoned", "plan_parts"]
+
+ABORT_WITHIN = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,23 @@ class MultipartUpload(Protocol):
 
     async def abort(self) -> None:
         """Discard every part; nothing of the upload is left on the storage."""
+
+
+async def abandoned(
+    upload: MultipartUpload, reason: BaseException, retry: RetryPolicy | None = None
+) -> None:
+    """Abort an upload, cancelled or not; a trouble with that does not hide the reason for it.
+
+    Args:
+        upload: What to abort.
+        reason: The error or cancellation that ended it; gets a note when parts may be left.
+        retry: How to repeat the abort; None tries once.
+    """
+    policy = retry or RetryPolicy(attempts=1)
+    try:
+        await shielded(lambda: policy.run(upload.abort), within=ABORT_WITHIN)
+    except AsyncStoreError as error:
+        reason.add_note(f"what was sent before could not be removed: {error}")
 
 
 def plan_parts(

@@ -23,7 +23,7 @@ from asyncstore.backends.base import grouped
 from asyncstore.backends.local import run_in_thread
 from asyncstore.concurrency import in_own_task, shielded
 from asyncstore.entities import FileInfo
-from asyncstore.errors import InvalidParameterError, InvalidStateError
+from asyncstore.errors import InvalidParameterError, InvalidStateError, NotFoundError
 
 __all__ = ["ArtifactRepository"]
 
@@ -58,7 +58,7 @@ class ArtifactRepository:
         self._options = transfer or TransferOptions()
         self._opened: tuple[Backend, Transfer, asyncio.AbstractEventLoop] | None = None
         self._closed = False
-        self._owns_backend = True
+        self._owner: ArtifactRepository | None = None
 
     def __repr__(self) -> str:
         return f"ArtifactRepository({uris.redact(self.artifact_uri)!r})"
@@ -92,6 +92,7 @@ class ArtifactRepository:
             raise InvalidStateError(f"{self!r} was opened before; make a new one")
         options = self._options.resolve()
         backend = await open_backend(self.artifact_uri, self._storage_options)
+        backend.retry = options.retry
         transfer = Transfer(options, backend.capabilities.max_concurrency)
         self._opened = (backend, transfer, asyncio.get_running_loop())
         return self
@@ -99,7 +100,7 @@ class ArtifactRepository:
     async def aclose(self) -> None:
         """Close every connection. Closing again does nothing."""
         opened, self._opened, self._closed = self._opened, None, True
-        if opened and self._owns_backend:
+        if opened and self._owner is None:
             backend = opened[0]
             await in_own_task(lambda: shielded(backend.aclose, within=CLEANUP_WITHIN))
 
@@ -119,7 +120,7 @@ class ArtifactRepository:
             return None
         repository = ArtifactRepository(artifact_uri, transfer=self._options)
         repository._opened = (other, transfer, loop)
-        repository._owns_backend = False
+        repository._owner = self
         return repository
 
     @property
@@ -131,6 +132,8 @@ class ArtifactRepository:
         if self._opened is None:
             state = "closed" if self._closed else "not open; use 'async with' or 'await open()'"
             raise InvalidStateError(f"{self!r} is {state}")
+        if self._owner is not None:
+            self._owner._state()  # noqa: SLF001  another repository
         if asyncio.get_running_loop() is not self._opened[2]:
             raise InvalidStateError(
                 f"{self!r} belongs to another event loop; open one in this loop"
@@ -176,7 +179,7 @@ class ArtifactRepository:
 
         async def upload(backend: Backend, transfer: Transfer) -> None:
             file = await run_in_thread(
-                lambda: find(path, uris.join(directory, path.name) if directory else path.name)
+                lambda: find(path, f"{directory}/{path.name}" if directory else path.name)
             )
             progress.set_size(file.size)
             await transfer.upload(backend, file, progress)
@@ -241,11 +244,8 @@ class ArtifactRepository:
         directory = uris.artifact_path(path)
 
         async def collect(backend: Backend, transfer: Transfer) -> list[FileInfo]:
-            async def attempt() -> list[FileInfo]:
-                async with aclosing(backend.list(directory)) as entries:
-                    return [entry async for entry in entries]
-
-            return await transfer.request(attempt)
+            async with transfer.slot(), aclosing(backend.list(directory)) as entries:
+                return [entry async for entry in entries]
 
         found = await self._operation("list", collect)
         return sorted(found, key=lambda entry: entry.path)
@@ -327,9 +327,10 @@ class ArtifactRepository:
             source = await transfer.request(lambda: backend.info(name))
             async with _destination(dst_path) as root:
                 target = Path(root, name)
-                if source.is_dir:
-                    await run_in_thread(lambda: target.mkdir(parents=True, exist_ok=True))
                 inside = _Inside(root)
+                if source.is_dir:
+                    await inside.check(target / "any")
+                    await run_in_thread(lambda: target.mkdir(parents=True, exist_ok=True))
                 expected = 0
 
                 async def receive(entry: FileInfo) -> None:
@@ -367,12 +368,14 @@ class ArtifactRepository:
         async def delete(backend: Backend, transfer: Transfer) -> None:
             if name:
                 await transfer.request(lambda: _delete_file(backend, name))
-            async with aclosing(backend.walk(name)) as entries:
-                await transfer.for_each(
-                    _batches(entries),
-                    lambda batch: transfer.request(lambda: backend.delete(batch)),
-                )
-            await backend.delete_directory(name)
+            # Storages with directories remove a tree themselves: walking follows links.
+            if not backend.capabilities.directories:
+                async with aclosing(backend.walk(name)) as entries:
+                    await transfer.for_each(
+                        _batches(entries),
+                        lambda batch: transfer.request(lambda: backend.delete(batch)),
+                    )
+            await transfer.request(lambda: backend.delete_directory(name))
 
         await self._operation("delete from", delete)
 
@@ -436,11 +439,15 @@ class ArtifactRepository:
 
         Raises:
             NotFoundError: There is no such file; at the first piece.
-            InvalidParameterError: The path would leave the root.
+            InvalidParameterError: The path would leave the root, or there is no such range.
 
         A cancellation closes the connection.
         """
         name = uris.artifact_path(path)
+        if start < 0 or (end is not None and end < start):
+            raise InvalidParameterError(
+                f"there is no range from {start} to {end}; both count from the first byte, 0"
+            )
         backend, transfer, _ = self._state()
         stream = transfer.stream(backend, name, start, end)
         async with aclosing(stream), aclosing(_joined(stream, chunk_size)) as pieces:
@@ -469,7 +476,11 @@ async def _batches(entries: AsyncIterator[FileInfo]) -> AsyncGenerator[list[str]
 
 
 async def _delete_file(backend: Backend, path: str) -> None:
-    if await backend.exists(path) and not (await backend.info(path)).is_dir:
+    try:
+        is_dir = (await backend.info(path)).is_dir
+    except NotFoundError:
+        return
+    if not is_dir:
         await backend.delete([path])
 
 
@@ -504,10 +515,15 @@ class _Inside:
         """Refuse a path whose directory, links followed, is outside."""
         parent = path.parent
         if parent not in self._checked:
-            if not await run_in_thread(
-                lambda: parent.resolve().is_relative_to(self._root.resolve())
-            ):
+            if not await run_in_thread(lambda: self._is_inside(parent)):
                 raise InvalidParameterError(
                     f"{parent} leads out of the destination {self._root}; remove the link"
                 )
             self._checked.add(parent)
+
+    def _is_inside(self, directory: Path) -> bool:
+        try:
+            return directory.resolve().is_relative_to(self._root.resolve())
+        except RuntimeError:
+            # Python below 3.13 says so of links that form a loop.
+            return False

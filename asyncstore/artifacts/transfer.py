@@ -14,7 +14,7 @@ from fsspec.callbacks import Callback
 
 from asyncstore import settings, uris
 from asyncstore.artifacts.local_files import LocalFile, OpenFile
-from asyncstore.artifacts.multipart import MultipartUpload, Part, plan_parts
+from asyncstore.artifacts.multipart import MultipartUpload, Part, abandoned, plan_parts
 from asyncstore.backends.base import Backend, grouped
 from asyncstore.backends.local import StagedFile, run_in_thread, write_file
 from asyncstore.concurrency import ByteBudget, shielded, task_group
@@ -128,9 +128,13 @@ class Transfer:
                 "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT (-1 for no limit)"
             )
 
+    def slot(self) -> _slot:
+        """One request of the budget, held for a block."""
+        return _slot(self._requests)
+
     async def request(self, call: Callable[[], Awaitable[T]]) -> T:
         """One request, under the budget of requests and with retries."""
-        async with _slot(self._requests):
+        async with self.slot():
             return await self.options.retry.run(call)
 
     async def for_each(
@@ -226,10 +230,9 @@ class Transfer:
             complete = upload.complete
             # An abort that overtakes the completion could leave a torn file.
             await self.request(lambda: shielded(complete, within=REQUEST_WITHIN))
-        except BaseException:
+        except BaseException as error:
             if upload is not None:
-                abort = upload.abort
-                await shielded(lambda: self.options.retry.run(abort), within=ABORT_WITHIN)
+                await abandoned(upload, error, self.options.retry)
             raise
         finally:
             source.close()
@@ -296,7 +299,7 @@ class Transfer:
         self, backend: Backend, entry: FileInfo, size: int, destination: Path
     ) -> None:
         async def attempt() -> bytes:
-            async with aclosing(backend.read(entry.path)) as pieces:
+            async with aclosing(backend.read(entry.path, etag=entry.etag)) as pieces:
                 data = b"".join([piece async for piece in pieces])
             if len(data) != size:
                 raise UnavailableError(
@@ -337,7 +340,7 @@ class Transfer:
         """The bytes of a file in pieces, held as one request while they are read."""
         async with (
             self._memory.hold(STREAM_MEMORY),
-            _slot(self._requests),
+            self.slot(),
             aclosing(backend.read(path, start, end)) as pieces,
         ):
             async for piece in pieces:

@@ -24,9 +24,16 @@ class Registration(NamedTuple):
 
 LOCAL = Registration("asyncstore.backends.local", None)
 S3 = Registration("asyncstore.backends.s3", "s3")
+MEMORY = Registration("asyncstore.backends.memory", None)
 THREADED = Registration("asyncstore.backends.threaded", None)
 
-SCHEMES: dict[str, Registration] = {"": LOCAL, "file": LOCAL, "s3": S3, "s3a": S3}
+SCHEMES: dict[str, Registration] = {
+    "": LOCAL,
+    "file": LOCAL,
+    "memory": MEMORY,
+    "s3": S3,
+    "s3a": S3,
+}
 
 
 async def open_backend(uri: str, storage_options: Mapping[str, Any] | None = None) -> Backend:
@@ -61,8 +68,10 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any] | None = Non
 
 def _known_to_fsspec(scheme: str) -> bool:
     from fsspec import available_protocols
+    from fsspec.registry import registry
 
-    return scheme in available_protocols()
+    # A class that somebody registered is only in the second.
+    return scheme in available_protocols() or scheme in registry
 
 
 def _unknown(uri: str, scheme: str) -> str:

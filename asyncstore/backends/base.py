@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from asyncstore import uris
 from asyncstore.entities import FileInfo
 from asyncstore.errors import NotFoundError
+from asyncstore.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from asyncstore.artifacts.local_files import LocalFile, OpenFile
@@ -57,6 +58,8 @@ class Backend(abc.ABC):
         self.fs = fs
         self.root = root
         self.capabilities = capabilities
+        # Of one page of a listing, which nobody above can repeat by itself.
+        self.retry = RetryPolicy(attempts=1)
 
     def full_path(self, path: str) -> str:
         """The path in the filesystem's own form."""
@@ -78,6 +81,8 @@ class Backend(abc.ABC):
 
     async def walk(self, path: str) -> AsyncGenerator[FileInfo]:
         """Every file below a directory, in any order, in constant memory per level of depth.
+
+        Links to directories are followed, as reading does.
 
         Storages that list a whole tree in one go override it.
         """

@@ -26,9 +26,11 @@ from asyncstore.backends.base import Backend, Capabilities, ContentType
 from asyncstore.entities import FileInfo
 from asyncstore.errors import (
     AsyncStoreError,
+    IntegrityError,
     InvalidParameterError,
     NotFoundError,
     PermissionDeniedError,
+    UnavailableError,
 )
 
 __all__ = ["LocalBackend", "StagedFile", "open_backend", "run_in_thread"]
@@ -63,33 +65,26 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
     return LocalBackend(fs, str(root))
 
 
-async def run_in_thread(call: Callable[[], T]) -> T:
+async def run_in_thread(call: Callable[[], T], *, repeat: bool = True) -> T:
     """Do file work in a worker thread, with its errors as asyncstore's.
 
     A stale NFS handle (ESTALE: the server replaced the file under it) is tried again, since a
     second look-up by name finds the new one.
 
     Args:
-        call: The work; must be safe to repeat.
+        call: The work.
+        repeat: Whether the work is safe to repeat.
 
     Raises:
         NotFoundError: A file or directory does not exist.
         PermissionDeniedError: The operating system refuses.
+        UnavailableError: The handle stays stale; starting again by name may help.
         AsyncStoreError: Any other trouble with the file system, such as a full disk.
     """
 
-    def attempt() -> T:
-        for left in reversed(range(STALE_ATTEMPTS)):
-            try:
-                return call()
-            except OSError as error:
-                if error.errno != errno.ESTALE or not left:
-                    raise
-            time.sleep(0.05)
-        raise AssertionError("unreachable")
-
+    work = partial(_patiently, call) if repeat else call
     try:
-        return await anyio.to_thread.run_sync(attempt, limiter=_limiter())
+        return await anyio.to_thread.run_sync(work, limiter=_limiter())
     except FileNotFoundError as error:
         raise NotFoundError(f"{error.filename} does not exist") from error
     except PermissionError as error:
@@ -99,7 +94,20 @@ async def run_in_thread(call: Callable[[], T]) -> T:
     except AsyncStoreError:
         raise
     except OSError as error:
-        raise AsyncStoreError(f"{error.filename or 'file system'}: {error.strerror}") from error
+        kind = UnavailableError if error.errno == errno.ESTALE else AsyncStoreError
+        raise kind(f"{error.filename or 'file system'}: {error.strerror}") from error
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """Try again while a handle is stale."""
+    for _ in range(STALE_ATTEMPTS - 1):
+        try:
+            return call()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+        time.sleep(0.05)
+    return call()
 
 
 def _limiter() -> anyio.CapacityLimiter:
@@ -204,7 +212,7 @@ class LocalBackend(Backend):
         except (NotFoundError, InvalidParameterError) as error:
             raise self.missing(path) from error
         is_dir = stat.S_ISDIR(status.st_mode)
-        return FileInfo(path, is_dir, None if is_dir else status.st_size)
+        return FileInfo(path, is_dir, None if is_dir else status.st_size, _etag(status))
 
     async def list(self, path: str) -> AsyncGenerator[FileInfo]:
         """In batches, one hop to a worker thread each."""
@@ -215,7 +223,10 @@ class LocalBackend(Backend):
             return
         visible = _visible(entries, path)
         try:
-            while batch := await run_in_thread(lambda: list(islice(visible, LIST_BATCH))):
+            # A directory handle goes on behind what it gave: not to be repeated.
+            while batch := await run_in_thread(
+                lambda: list(islice(visible, LIST_BATCH)), repeat=False
+            ):
                 for entry in batch:
                     yield entry
         finally:
@@ -227,15 +238,22 @@ class LocalBackend(Backend):
         """Pieces of 1 MiB."""
         local = self._local(path)
         file = await run_in_thread(lambda: local.open("rb", buffering=0))
+
+        def piece(size: int, offset: int) -> bytes:
+            data = os.pread(file.fileno(), size, offset)
+            if etag and _etag(os.fstat(file.fileno())) != etag:
+                raise IntegrityError(f"{local} changed while it was being read; read it again")
+            return data
+
         with file:
             offset = start
             while end is None or offset < end:
                 size = READ_SIZE if end is None else min(READ_SIZE, end - offset)
-                piece = await run_in_thread(partial(os.pread, file.fileno(), size, offset))
-                if not piece:
+                data = await run_in_thread(partial(piece, size, offset))
+                if not data:
                     return
-                offset += len(piece)
-                yield piece
+                offset += len(data)
+                yield data
 
     async def write(self, path: str, data: bytes | memoryview, content_type: ContentType) -> None:
         """Staged, synced, renamed."""
@@ -262,14 +280,19 @@ class LocalBackend(Backend):
         await run_in_thread(unlink)
 
     async def delete_directory(self, path: str) -> None:
-        """The whole tree."""
+        """The whole tree; a link is removed, and never what it leads to."""
         local = self._local(path)
 
         def remove() -> None:
-            if local.is_symlink():
+            if not local.is_symlink():
+                if local.is_dir():
+                    shutil.rmtree(local)
+            elif path:
                 local.unlink()
             elif local.is_dir():
-                shutil.rmtree(local)
+                # A root that is a link stays one.
+                shutil.rmtree(local.resolve())
+                local.resolve().mkdir()
 
         await run_in_thread(remove)
 
@@ -307,14 +330,23 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
         raise
 
 
+def _etag(status: os.stat_result) -> str:
+    return f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
+
+
 def _visible(entries: Iterator[os.DirEntry[str]], path: str) -> Iterator[FileInfo]:
     for entry in entries:
         if entry.name.endswith(STAGED_SUFFIX):
             continue
         below = f"{path}/{entry.name}" if path else entry.name
         try:
-            is_dir = entry.is_dir()
-            yield FileInfo(below, is_dir, None if is_dir else entry.stat().st_size)
+            status = _patiently(entry.stat)
         except FileNotFoundError:
             # Deleted since it was listed, or a link to nothing.
             continue
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            continue
+        is_dir = stat.S_ISDIR(status.st_mode)
+        yield FileInfo(below, is_dir, None if is_dir else status.st_size, _etag(status))

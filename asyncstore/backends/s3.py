@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 
 import aiobotocore
@@ -23,10 +24,15 @@ from asyncstore.artifacts.local_files import LocalFile, OpenFile
 from asyncstore.artifacts.multipart import Part
 from asyncstore.backends.base import Backend, Capabilities, ContentType
 from asyncstore.backends.local import run_in_thread
-from asyncstore.backends.s3_errors import translated
+from asyncstore.backends.s3_errors import RangeNotSatisfiableError, translated
 from asyncstore.concurrency import Turnstile
 from asyncstore.entities import FileInfo
-from asyncstore.errors import IntegrityError, InvalidParameterError, NotFoundError
+from asyncstore.errors import (
+    IntegrityError,
+    InvalidParameterError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 
 __all__ = ["S3Backend", "open_backend"]
 
@@ -180,6 +186,7 @@ class S3Backend(Backend):
             self.fs, _root(uri), self._client, self._extra_args, self._expected_bucket_owner
         )
         backend._turnstile = self._turnstile
+        backend.retry = self.retry
         return backend
 
     def check_extra_args(self) -> None:
@@ -240,6 +247,10 @@ class S3Backend(Backend):
                 head = await self.call("head_object", path, Key=key)
             except NotFoundError:
                 pass
+            except PermissionDeniedError:
+                # The answer to HEAD has no body; that of a listing says whether the keys are wrong.
+                await self.call("list_objects_v2", path, Prefix=key, MaxKeys=1)
+                raise
             else:
                 return FileInfo(path, False, head["ContentLength"], head.get("ETag"))
         page = await self.call("list_objects_v2", path, Prefix=self._directory_key(path), MaxKeys=1)
@@ -251,9 +262,8 @@ class S3Backend(Backend):
         prefix = self._directory_key(path)
         token: dict[str, str] = {}
         while True:
-            page = await self.call(
-                "list_objects_v2", path, Prefix=prefix, MaxKeys=LIST_PAGE, **kwargs, **token
-            )
+            arguments = {"Prefix": prefix, "MaxKeys": LIST_PAGE, **kwargs, **token}
+            page = await self.retry.run(partial(self.call, "list_objects_v2", path, **arguments))
             yield page
             if not page.get("IsTruncated"):
                 return
@@ -286,11 +296,18 @@ class S3Backend(Backend):
     ) -> AsyncGenerator[bytes]:
         """A ranged GET; the server's cut is checked, since some answer with the whole object."""
         arguments: dict[str, Any] = {}
+        if start == end:
+            # HTTP has no range for that.
+            await self.call("head_object", path, Key=self._key(path))
+            return
         if start or end is not None:
             arguments["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
         if etag:
             arguments["IfMatch"] = etag
-        answer = await self.call("get_object", path, Key=self._key(path), **arguments)
+        try:
+            answer = await self.call("get_object", path, Key=self._key(path), **arguments)
+        except RangeNotSatisfiableError:
+            return
         body = answer["Body"]
         skip, left = 0, None if end is None else end - start
         whole = "ContentRange" not in answer and answer["ContentLength"] != left
@@ -327,7 +344,10 @@ class S3Backend(Backend):
 
         def prepare() -> tuple[Any, str]:
             digest = source.md5()
-            return os.fdopen(os.dup(source.fd), "rb"), base64.b64encode(digest).decode()
+            body = os.fdopen(os.dup(source.fd), "rb")
+            # An earlier attempt moved the position, which all copies share.
+            body.seek(0)
+            return body, base64.b64encode(digest).decode()
 
         body, md5 = await run_in_thread(prepare)
         with body:
@@ -352,19 +372,25 @@ class S3Backend(Backend):
 
     async def delete(self, paths: Sequence[str]) -> None:
         """DeleteObjects, 1,000 keys a request."""
-        for first in range(0, len(paths), DELETE_BATCH):
-            batch = paths[first : first + DELETE_BATCH]
+        await self._delete_keys([self._key(path) for path in paths])
+
+    async def _delete_keys(self, keys: Sequence[str]) -> None:
+        for first in range(0, len(keys), DELETE_BATCH):
+            batch = keys[first : first + DELETE_BATCH]
             answer = await self.call(
                 "delete_objects",
-                batch[0],
-                Delete={"Objects": [{"Key": self._key(path)} for path in batch], "Quiet": True},
+                self._path(batch[0]),
+                Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True},
             )
             for error in answer.get("Errors", []):
                 with translated(f"delete s3://{self._bucket}/{error['Key']}"):
                     raise self._client.exceptions.ClientError({"Error": error}, "DeleteObjects")
 
     async def delete_directory(self, path: str) -> None:
-        """A directory is a prefix: it went with its last key."""
+        """A directory is a prefix and went with its last file, but for keys that mark it."""
+        async for page in self._pages(path):
+            keys = [entry["Key"] for entry in page.get("Contents", [])]
+            await self._delete_keys([key for key in keys if key.endswith("/")])
 
     async def aclose(self) -> None:
         """Close the client and its connections."""

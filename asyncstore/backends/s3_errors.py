@@ -18,7 +18,12 @@ from asyncstore.errors import (
     UnavailableError,
 )
 
-__all__ = ["translated"]
+__all__ = ["RangeNotSatisfiableError", "translated"]
+
+
+class RangeNotSatisfiableError(InvalidParameterError):
+    """The file ends before the range begins."""
+
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html; a HEAD has no body, so its
 # code is the bare status.
@@ -35,10 +40,12 @@ ERRORS: dict[str, type[AsyncStoreError]] = {
     "InvalidToken": UnauthenticatedError,
     "SignatureDoesNotMatch": UnauthenticatedError,
     "412": IntegrityError,
+    "416": RangeNotSatisfiableError,
     "BadDigest": IntegrityError,
     "PreconditionFailed": IntegrityError,
     "InvalidArgument": InvalidParameterError,
     "InvalidBucketName": InvalidParameterError,
+    "InvalidRange": RangeNotSatisfiableError,
     "InvalidRequest": InvalidParameterError,
     "KeyTooLongError": InvalidParameterError,
 }

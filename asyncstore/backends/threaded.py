@@ -6,6 +6,7 @@ filesystem has, and whatever it does, it does not do it on the event loop.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ import anyio.to_thread
 import fsspec
 
 from asyncstore import uris
-from asyncstore.artifacts.multipart import Part, plan_parts
+from asyncstore.artifacts.multipart import MultipartUpload, Part, abandoned, plan_parts
 from asyncstore.backends.base import Backend, Capabilities, ContentType
 from asyncstore.entities import FileInfo
 from asyncstore.errors import (
@@ -97,14 +98,20 @@ class ThreadedBackend(Backend):
         if uris.scheme_of(uri) not in protocols or not same_host:
             return None
         root = self.fs._strip_protocol(uri)  # noqa: SLF001  fsspec's name for a public step
-        return ThreadedBackend(self.fs, root.rstrip("/"), self._threads)
+        backend = ThreadedBackend(self.fs, root.rstrip("/"), self._threads)
+        backend.retry = self.retry
+        return backend
 
     async def info(self, path: str) -> FileInfo:
         """fsspec's `info`."""
         if not path:
             return FileInfo("", True, None)
         full = self.full_path(path)
-        return _entry(await self.run(path, lambda: self.fs.info(full)), path)
+        try:
+            return _entry(await self.run(path, lambda: self.fs.info(full)), path)
+        except InvalidParameterError as error:
+            # A part of the path is a file.
+            raise self.missing(path) from error
 
     async def list(self, path: str) -> AsyncGenerator[FileInfo]:
         """fsspec's `ls`, past its cache."""
@@ -115,7 +122,7 @@ class ThreadedBackend(Backend):
             return list(self.fs.ls(full, detail=True))
 
         try:
-            found = await self.run(path, ls)
+            found = await self.retry.run(lambda: self.run(path, ls))
         except (NotFoundError, InvalidParameterError):
             return
         for item in found:
@@ -145,12 +152,11 @@ class ThreadedBackend(Backend):
         try:
             await upload.upload_part(Part(1, 0, len(data)), data)
             await upload.complete()
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await upload.abort()
+        except BaseException as error:
+            await abandoned(upload, error)
             raise
 
-    async def start_upload(self, path: str, content_type: ContentType) -> StreamUpload:
+    async def start_upload(self, path: str, content_type: ContentType) -> MultipartUpload:
         """Open for writing without committing, so that a failure can discard."""
         full = self.full_path(path)
 
@@ -170,21 +176,35 @@ class ThreadedBackend(Backend):
                 continue
 
     async def delete_directory(self, path: str) -> None:
-        """Directories that the storage keeps by themselves."""
+        """Directories that the storage keeps by themselves.
+
+        Not by `rm`, which takes a name such as `a*` for a pattern and deletes what matches it.
+        """
+
+        def remove(directory: str) -> None:
+            self.fs.invalidate_cache(directory)
+            for item in self.fs.ls(directory, detail=True):
+                if item["type"] == "directory" and item["name"].strip("/") != directory.strip("/"):
+                    remove_if_there(item["name"])
+            self.fs.rmdir(directory)
+
+        def remove_if_there(directory: str) -> None:
+            # Where directories are prefixes, one goes with its last file.
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                remove(directory)
+
         full = self.full_path(path)
-
-        def remove() -> None:
-            if self.fs.isdir(full):
-                self.fs.rm(full, recursive=True)
-
-        await self.run(path, remove)
+        await self.run(path, lambda: self.fs.isdir(full) and remove_if_there(full))
 
     async def aclose(self) -> None:
         """fsspec shares instances between users and closes them itself."""
 
 
 class StreamUpload:
-    """One stream; the parts arrive in order."""
+    """One stream; the parts arrive in order.
+
+    Nobody knows how much of a failed write arrived, so no step of it is worth a retry.
+    """
 
     def __init__(self, backend: ThreadedBackend, path: str, file: Any) -> None:
         self._backend = backend
@@ -193,7 +213,7 @@ class StreamUpload:
 
     async def upload_part(self, part: Part, data: bytes | memoryview) -> None:
         """Append."""
-        await self._backend.run(self._path, lambda: self._file.write(bytes(data)))
+        await self._once(lambda: self._file.write(bytes(data)))
 
     async def complete(self) -> None:
         """Close and commit."""
@@ -204,7 +224,15 @@ class StreamUpload:
             if hasattr(self._file, "commit"):
                 self._file.commit()
 
-        await self._backend.run(self._path, commit)
+        await self._once(commit)
+
+    async def _once(self, call: Callable[[], object]) -> None:
+        try:
+            await self._backend.run(self._path, call)
+        except UnavailableError as error:
+            raise AsyncStoreError(
+                f"{error}; the upload broke off", error_code=error.error_code
+            ) from error
 
     async def abort(self) -> None:
         """Discard; where the filesystem cannot, close and delete."""
