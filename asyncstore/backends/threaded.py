@@ -194,7 +194,8 @@ class ThreadedBackend(Backend):
                 remove(directory)
 
         full = self.full_path(path)
-        await self.run(path, lambda: self.fs.isdir(full) and remove_if_there(full))
+        if await self.run(path, lambda: self.fs.isdir(full)):
+            await self.run(path, partial(remove_if_there, full))
 
     async def aclose(self) -> None:
         """fsspec shares instances between users and closes them itself."""

@@ -133,18 +133,6 @@ class TestRadosGateway(ArtifactRepositoryTests):
         return RawS3(radosgw, s3_bucket, f"{prefix}/")
 
 
-class TestRootOfABucket(TestRadosGateway):
-    many = 10
-
-    @pytest.fixture
-    def artifact_uri(self, s3_bucket: str, s3_env: dict[str, str]) -> str:
-        return f"s3://{s3_bucket}"
-
-    @pytest.fixture
-    def raw(self, radosgw: RadosGateway, s3_bucket: str) -> RawStorage:
-        return RawS3(radosgw, s3_bucket, "")
-
-
 class TestRclone(ArtifactRepositoryTests):
     """A server that knows little of S3 works as it comes."""
 
