@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,24 +127,3 @@ def test_nobody_else_reads_the_environment() -> None:
         if any(word in path.read_text() for word in ("os.environ", "getenv(", "from os import env"))
     }
     assert readers == {"settings.py"}
-
-
-def test_import_is_light() -> None:
-    heavy = [
-        "s3fs",
-        "aiobotocore",
-        "botocore",
-        "aiohttp",
-        "sqlalchemy",
-        "rich",
-        "click",
-        "mlflow",
-        "pandas",
-        "lark",
-    ]
-    code = f"import sys, asyncstore; print([m for m in {heavy} if m in sys.modules])"
-    environ = {**os.environ, "PYTHONPATH": str(Path(settings.__file__).parents[1])}
-    shown = subprocess.run(
-        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
-    )
-    assert shown.stdout.strip() == "[]"

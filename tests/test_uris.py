@@ -103,7 +103,7 @@ def test_honest_names_pass_as_they_are(names: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["two words", "50%", "100%25", "a+b", "#1", "what?", "a?b=c#d", "..x", "x..", "...", "é🎉"],
+    ["two words", "50%", "100%25", "a+b", "#1", "a?b=c#d", "..x", "x..", "...", "é🎉"],
 )
 def test_honest_names_pass(path: str) -> None:
     assert uris.artifact_path(path) == path
