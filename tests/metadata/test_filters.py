@@ -41,7 +41,10 @@ from asyncstore.metadata.filters import (
         ("params.x is null", Comparison("param", "x", "IS NULL", None)),
         ("status = 'FINISHED'", Comparison("attribute", "status", "=", "FINISHED")),
         ("attr.run_id IN ('a')", Comparison("attribute", "run_id", "IN", ("a",))),
-        ("run.run_id not in ('a', \"b\",)", Comparison("attribute", "run_id", "NOT IN", ("a", "b"))),
+        (
+            "run.run_id not in ('a', \"b\",)",
+            Comparison("attribute", "run_id", "NOT IN", ("a", "b")),
+        ),
         ("attributes.`Run name` = 'x'", Comparison("attribute", "run_name", "=", "x")),
         ("`run name` = 'x'", Comparison("attribute", "run_name", "=", "x")),
         ("Created >= 12", Comparison("attribute", "start_time", ">=", 12)),
@@ -139,7 +142,8 @@ def test_order_by(text: str, expected: Ordering) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", "metrics.a DOWN", "metrics.a ASC DESC", "datasets.name", "`Run name`", "a.b.c"]
+    "text",
+    ["", "a", "metrics.a DOWN", "metrics.a ASC DESC", "datasets.name", "`Run name`", "a.b.c"],
 )
 def test_bad_order_by(text: str) -> None:
     with pytest.raises(InvalidParameterError, match="order_by, column"):
@@ -207,7 +211,21 @@ def test_whatever_is_written_is_read_back(parts: list[tuple[str, Comparison]]) -
 pieces = st.sampled_from(
     [
         *("metrics.a", "params.", "tags", ".", "`", '"', "'", "(", ")", ",", "=", "!=", "<", "-"),
-        *("LIKE", "IN", "NOT", "IS", "NULL", "AND", "OR", "1", "1e999", "9" * 5000, " ", "\n", "\\"),
+        *(
+            "LIKE",
+            "IN",
+            "NOT",
+            "IS",
+            "NULL",
+            "AND",
+            "OR",
+            "1",
+            "1e999",
+            "9" * 5000,
+            " ",
+            "\n",
+            "\\",
+        ),
         *("run_id", "start_time", "'x'", "\0", "é", "\ud800"),
     ]
 )

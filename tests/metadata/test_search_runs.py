@@ -61,7 +61,7 @@ async def test_filters(store: MetadataStore) -> None:
         "params.size ILIKE 's%'": "ab",
         "params.size ILIKE 'L_RGE'": "cd",
         "tags.`tag.x` = 'it''s'": "b",
-        "tags.tag.x = \"it's\"": "b",
+        'tags.tag.x = "it\'s"': "b",
         "tags.`tag.x` IS NULL": "c",
         "tags.`tag.x` IS NOT NULL AND params.size = 'large'": "d",
         "params.missing IS NULL": "abcd",
@@ -116,7 +116,9 @@ async def test_pages_and_what_they_hold(store: MetadataStore) -> None:
     seen = []
     token = None
     while True:
-        page = await store.search_runs(["0"], max_results=3, order_by=["run_name"], page_token=token)
+        page = await store.search_runs(
+            ["0"], max_results=3, order_by=["run_name"], page_token=token
+        )
         assert len(page) <= 3
         seen += page
         if (token := page.token) is None:

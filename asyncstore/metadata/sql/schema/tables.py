@@ -39,18 +39,26 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-__all__ = ["EARLIER_REVISIONS", "METADATA", "MLFLOW_VERSION", "REVISION", "ROWS", "STATEMENTS"]
+__all__ = [
+    "EARLIER_REVISIONS",
+    "METADATA",
+    "MLFLOW_VERSION",
+    "REVISION",
+    "ROWS",
+    "SNAPSHOT",
+    "STATEMENTS",
+]
 
-_SNAPSHOT: dict[str, Any] = json.loads(
+SNAPSHOT: dict[str, Any] = json.loads(
     resources.files(__package__).joinpath("mlflow-3.17.2.json").read_text()
 )
-MLFLOW_VERSION: str = _SNAPSHOT["mlflow"]
-REVISION: str = _SNAPSHOT["revision"]
-EARLIER_REVISIONS = frozenset[str](_SNAPSHOT["earlier_revisions"])
+MLFLOW_VERSION: str = SNAPSHOT["mlflow"]
+REVISION: str = SNAPSHOT["revision"]
+EARLIER_REVISIONS = frozenset[str](SNAPSHOT["earlier_revisions"])
 # Rows that MLflow's migrations insert, by table.
-ROWS: dict[str, list[dict[str, Any]]] = _SNAPSHOT["rows"]
+ROWS: dict[str, list[dict[str, Any]]] = SNAPSHOT["rows"]
 # Triggers, by dialect.
-STATEMENTS: dict[str, list[str]] = _SNAPSHOT["statements"]
+STATEMENTS: dict[str, list[str]] = SNAPSHOT["statements"]
 
 _TYPES: dict[str, TypeEngine[Any]] = {
     "BIGINT": BigInteger(),
@@ -67,7 +75,7 @@ _BOOLEAN_STAND_IN = re.compile(r"\w+ IN \(0, 1\)")
 
 def _build() -> MetaData:
     metadata = MetaData()
-    for name, table in _SNAPSHOT["tables"].items():
+    for name, table in SNAPSHOT["tables"].items():
         described = {key: _portable(value) for key, value in table.items()}
         Table(
             name,

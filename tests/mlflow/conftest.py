@@ -1,0 +1,33 @@
+"""MLflow and asyncstore on one database."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import pytest
+
+with warnings.catch_warnings():
+    # MLflow's own warnings are not ours to mend.
+    warnings.simplefilter("ignore")
+    pytest.importorskip("mlflow", reason="pip install mlflow==3.17.2 psycopg2-binary")
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  warns once, here
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tests/mlflow" in item.path.as_posix():
+            item.add_marker(pytest.mark.filterwarnings("default"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shared_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database, by a URI that both take."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/shared.db"
+    uri: str = request.getfixturevalue("postgresql_uri")
+    # SQLAlchemy 2.1 takes `postgresql:` for psycopg 3, earlier ones for psycopg2.
+    return uri.replace("postgresql:", "postgresql+psycopg2:")
