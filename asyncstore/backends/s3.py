@@ -20,10 +20,7 @@ from botocore.handlers import add_expect_header
 from s3fs import S3FileSystem
 
 from asyncstore import __version__, settings, uris
-from asyncstore.artifacts.local_files import LocalFile, OpenFile
-from asyncstore.artifacts.multipart import Part
-from asyncstore.backends.base import Backend, Capabilities, ContentType
-from asyncstore.backends.local import run_in_thread
+from asyncstore.backends.base import Backend, Capabilities
 from asyncstore.backends.s3_errors import RangeNotSatisfiableError, translated
 from asyncstore.concurrency import Turnstile
 from asyncstore.entities import FileInfo
@@ -33,6 +30,9 @@ from asyncstore.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
+from asyncstore.files.reading import ContentType, LocalFile, OpenFile
+from asyncstore.files.threads import run_in_thread
+from asyncstore.multipart import Part
 
 __all__ = ["S3Backend", "open_backend"]
 
@@ -116,7 +116,7 @@ def _root(uri: str) -> str:
     if "?" in bucket_and_prefix or "#" in bucket_and_prefix:
         raise InvalidParameterError(f"{uri}: an S3 URI has no '?' or '#'; write s3://bucket/prefix")
     root = bucket_and_prefix.strip("/")
-    if not root:
+    if not root or bucket_and_prefix.startswith("/"):
         raise InvalidParameterError(f"{uri} names no bucket; write s3://bucket/prefix")
     return root
 
