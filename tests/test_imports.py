@@ -112,7 +112,7 @@ def test_imports_point_downward(module: str) -> None:
     ("library", "rooms"),
     [
         ("sqlalchemy", ("asyncstore.metadata.sql",)),
-        ("lark", ("asyncstore.metadata.sql",)),
+        ("lark", ("asyncstore.metadata.filters",)),
         ("click", ("asyncstore.cli",)),
         ("rich", ("asyncstore.cli",)),
         ("mlflow", ()),

@@ -16,14 +16,14 @@ import anyio
 from fsspec.callbacks import Callback, NoOpCallback
 
 from asyncstore import uris
-from asyncstore.artifacts.local_files import LocalFile, find, scan
 from asyncstore.artifacts.transfer import Transfer, TransferOptions, check_name
 from asyncstore.backends import Backend, open_backend
 from asyncstore.backends.base import grouped
-from asyncstore.backends.local import run_in_thread
 from asyncstore.concurrency import in_own_task, shielded
 from asyncstore.entities import FileInfo
 from asyncstore.errors import InvalidParameterError, InvalidStateError, NotFoundError
+from asyncstore.files.reading import LocalFile, find, scan
+from asyncstore.files.threads import run_in_thread
 
 __all__ = ["ArtifactRepository"]
 

@@ -13,13 +13,14 @@ import anyio
 from fsspec.callbacks import Callback
 
 from asyncstore import settings, uris
-from asyncstore.artifacts.local_files import LocalFile, OpenFile
-from asyncstore.artifacts.multipart import MultipartUpload, Part, abandoned, plan_parts
 from asyncstore.backends.base import Backend, grouped
-from asyncstore.backends.local import StagedFile, run_in_thread, write_file
 from asyncstore.concurrency import ByteBudget, shielded, task_group
 from asyncstore.entities import FileInfo
 from asyncstore.errors import InvalidParameterError, OperationTimeoutError, UnavailableError
+from asyncstore.files.reading import LocalFile, OpenFile
+from asyncstore.files.threads import run_in_thread
+from asyncstore.files.writing import StagedFile, write_file
+from asyncstore.multipart import MultipartUpload, Part, abandoned, plan_parts
 from asyncstore.retry import RetryPolicy
 
 __all__ = ["Transfer", "TransferOptions"]

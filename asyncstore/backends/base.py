@@ -5,18 +5,16 @@ from __future__ import annotations
 import abc
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asyncstore import uris
 from asyncstore.entities import FileInfo
 from asyncstore.errors import NotFoundError
+from asyncstore.files.reading import ContentType, LocalFile, OpenFile
+from asyncstore.multipart import MultipartUpload
 from asyncstore.retry import RetryPolicy
 
-if TYPE_CHECKING:
-    from asyncstore.artifacts.local_files import LocalFile, OpenFile
-    from asyncstore.artifacts.multipart import MultipartUpload
-
-__all__ = ["Backend", "Capabilities", "ContentType", "grouped"]
+__all__ = ["Backend", "Capabilities", "grouped"]
 
 
 @dataclass(frozen=True)
@@ -149,19 +147,6 @@ class Backend(abc.ABC):
     def missing(self, path: str) -> NotFoundError:
         """The error for a path that does not exist."""
         return NotFoundError(f"there is no artifact {path!r} in {uris.redact(self.root) or '/'}")
-
-
-@dataclass(frozen=True, slots=True)
-class ContentType:
-    """What a file holds, as `mimetypes.guess_type` says it.
-
-    Args:
-        type: MIME type; None when unknown.
-        encoding: Content encoding such as gzip; None when there is none.
-    """
-
-    type: str | None = None
-    encoding: str | None = None
 
 
 async def grouped(pieces: AsyncIterator[bytes], size: int) -> AsyncGenerator[list[bytes]]:

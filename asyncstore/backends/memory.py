@@ -9,10 +9,11 @@ import anyio
 from fsspec.implementations.memory import MemoryFileSystem
 
 from asyncstore import uris
-from asyncstore.artifacts.multipart import MultipartUpload, Part
-from asyncstore.backends.base import Backend, ContentType
+from asyncstore.backends.base import Backend
 from asyncstore.backends.threaded import ThreadedBackend
 from asyncstore.errors import InvalidParameterError
+from asyncstore.files.reading import ContentType
+from asyncstore.multipart import MultipartUpload, Part
 
 __all__ = ["MemoryBackend", "open_backend"]
 

@@ -16,8 +16,7 @@ import anyio.to_thread
 import fsspec
 
 from asyncstore import uris
-from asyncstore.artifacts.multipart import MultipartUpload, Part, abandoned, plan_parts
-from asyncstore.backends.base import Backend, Capabilities, ContentType
+from asyncstore.backends.base import Backend, Capabilities
 from asyncstore.entities import FileInfo
 from asyncstore.errors import (
     AsyncStoreError,
@@ -28,6 +27,8 @@ from asyncstore.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from asyncstore.files.reading import ContentType
+from asyncstore.multipart import MultipartUpload, Part, abandoned, plan_parts
 
 __all__ = ["ThreadedBackend", "open_backend"]
 

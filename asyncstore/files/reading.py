@@ -13,19 +13,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asyncstore import uris
-from asyncstore.artifacts.multipart import Part, plan_parts
-from asyncstore.backends.base import ContentType
 from asyncstore.errors import (
     IntegrityError,
     InvalidParameterError,
     NotFoundError,
     PermissionDeniedError,
 )
+from asyncstore.multipart import Part, plan_parts
 
-__all__ = ["LocalFile", "OpenFile", "find", "scan"]
+__all__ = ["ContentType", "LocalFile", "OpenFile", "find", "scan"]
 
 MIB = 1024 * 1024
 MAPPED = 128 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ContentType:
+    """What a file holds, as `mimetypes.guess_type` says it.
+
+    Args:
+        type: MIME type; None when unknown.
+        encoding: Content encoding such as gzip; None when there is none.
+    """
+
+    type: str | None = None
+    encoding: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
