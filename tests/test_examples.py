@@ -1,5 +1,4 @@
 """The examples do what they say, seen from outside."""
-# ruff: noqa: PT012  whole blocks are what is tested
 
 from __future__ import annotations
 

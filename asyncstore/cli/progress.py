@@ -56,7 +56,7 @@ class Bars:
 
     def say(self, line: str) -> None:
         """Print a line above the bars; on plain standard error where there are none."""
-        self._progress.console.print(Text(line))
+        self._progress.console.print(Text(line), soft_wrap=True)
 
     @contextmanager
     def bar(self, name: str, unit: str = "bytes") -> Iterator[Callback]:
