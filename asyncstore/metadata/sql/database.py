@@ -27,6 +27,8 @@ T = TypeVar("T")
 # Above SQLite's busy timeout, so that the database's own words come out and not these.
 WRITE_WITHIN = 60.0
 CLOSE_WITHIN = 30.0
+# The moment may fall between two statements.
+INTERRUPT_EVERY = 0.1
 RETRY = RetryPolicy(attempts=5, backoff=0.05, max_backoff=1.0)
 
 
@@ -109,9 +111,13 @@ class Database:
 
         async def attempt() -> T:
             async with self._connection() as connection:
-                # Closing rolls back, which ends a transaction that only read as well as any.
-                await connection.begin()
-                return await self._interruptible(connection, lambda: body(connection))
+
+                async def transaction() -> T:
+                    # Closing rolls back, which ends a transaction that only read well enough.
+                    await connection.begin()
+                    return await body(connection)
+
+                return await self._interruptible(connection, transaction)
 
         return await self._run(doing, attempt, lambda: True)
 
@@ -224,28 +230,37 @@ class Database:
     async def _interruptible(
         self, connection: AsyncConnection, call: Callable[[], Awaitable[T]]
     ) -> T:
-        """Await `call`; when cancelled, end its statement in the way that the driver likes."""
-        if self.dialect != "sqlite":
-            return await call()
+        """Await `call`; when cancelled, have the database end its statement, and keep both."""
         driver: Any = (await connection.get_raw_connection()).driver_connection
+        interrupt = driver.interrupt if self.dialect == "sqlite" else driver.cancel_safe
+        done = anyio.Event()
         async with task_group() as tasks:
-            tasks.start_soon(_interrupt_when_cancelled, driver)
+            tasks.start_soon(_interrupt_when_cancelled, interrupt, done)
             try:
                 with anyio.CancelScope(shield=True):
                     result = await call()
             except DRIVER_ERRORS:
                 await anyio.lowlevel.checkpoint_if_cancelled()
                 raise
+            finally:
+                done.set()
             tasks.cancel_scope.cancel()
         return result
 
 
-async def _interrupt_when_cancelled(driver: Any) -> None:
+async def _interrupt_when_cancelled(
+    interrupt: Callable[[], Awaitable[None]], done: anyio.Event
+) -> None:
+    # Drivers whose future is cancelled lose the connection (asyncpg, psycopg) or do not notice
+    # (aiosqlite), and the statement goes on.
     try:
         await anyio.sleep_forever()
     finally:
-        # aiosqlite's thread does not notice that nobody waits for it any more.
-        await driver.interrupt()
+        with anyio.move_on_after(CLOSE_WITHIN, shield=True):
+            while not done.is_set():
+                await interrupt()
+                with anyio.move_on_after(INTERRUPT_EVERY):
+                    await done.wait()
 
 
 def _begin_sqlite(connection: Any) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -22,16 +19,8 @@ __all__ = ["create_engine"]
 
 # MLflow's own busy timeout.
 SQLITE_BUSY_SECONDS = 20.0
-CONNECT_SECONDS = 30.0
+CONNECT_SECONDS = 30
 POOL_SECONDS = 60.0
-# Parameters of libpq that asyncpg does not know and can do without.
-_NOT_ASYNCPG = frozenset(
-    {
-        *("channel_binding", "client_encoding", "fallback_application_name", "gssencmode"),
-        *("keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval"),
-        *("sslcompression", "tcp_user_timeout"),
-    }
-)
 
 
 def create_engine(uri: str) -> AsyncEngine:
@@ -69,7 +58,7 @@ def _sqlite(url: URL) -> AsyncEngine:
     # asyncstore begins transactions itself.
     options["isolation_level"] = None
     driver = import_module("asyncstore.metadata.sql.sqlite_driver")
-    engine = create_async_engine(
+    return create_async_engine(
         url,
         async_creator=partial(driver.connect, *arguments, **options),
         poolclass=import_module("sqlalchemy.pool").AsyncAdaptedQueuePool,
@@ -77,42 +66,25 @@ def _sqlite(url: URL) -> AsyncEngine:
         pool_reset_on_return=None,
         **pool,
     )
-    event.listen(engine.sync_engine, "connect", _set_up_sqlite)
-    return engine
-
-
-def _set_up_sqlite(connection: Any, _record: Any) -> None:
-    async def set_up(driver: Any) -> None:
-        # Foreign keys and LIKE are as MLflow sets them.
-        # FULL: a commit that returned is on disk.
-        await driver.executescript(
-            "PRAGMA foreign_keys = ON; PRAGMA case_sensitive_like = ON; PRAGMA synchronous = FULL;"
-        )
-
-    connection.run_async(set_up)
 
 
 def _postgresql(uri: str) -> AsyncEngine:
     try:
-        asyncpg = import_module("asyncpg")
+        psycopg = import_module("psycopg")
     except ImportError as error:
         raise MissingDependencyError(
-            f"{redact(uri)}: PostgreSQL needs asyncpg; run: pip install 'asyncstore[postgresql]'"
+            f"{redact(uri)}: PostgreSQL needs psycopg; run: pip install 'asyncstore[postgresql]'"
         ) from error
-    _, *rest = urlsplit(uri)
-    query = dict(parse_qsl(rest[2], keep_blank_values=True))
-    seconds = float(query.pop("connect_timeout", CONNECT_SECONDS))
-    query.setdefault("application_name", "asyncstore")
-    rest[2] = urlencode({key: query[key] for key in query if key not in _NOT_ASYNCPG})
-    # asyncpg reads libpq's URIs itself: several hosts, sslmode, sslrootcert, passfile.
-    dsn = urlunsplit(("postgresql", *rest))
-
-    def connect(**options: Any) -> Awaitable[Any]:
-        connected: Awaitable[Any] = asyncpg.connect(dsn, timeout=seconds, **options)
-        return connected
-
-    creator: Callable[..., Awaitable[Any]] = connect
-    return create_async_engine("postgresql+asyncpg://", async_creator=creator, **_pool())
+    # libpq reads the rest itself: several hosts, sslmode, sslrootcert, service, passfile.
+    conninfo = f"postgresql:{uri.partition(':')[2]}"
+    defaults = {"connect_timeout": CONNECT_SECONDS, "application_name": "asyncstore"}
+    given = psycopg.conninfo.conninfo_to_dict(conninfo)
+    missing = {key: value for key, value in defaults.items() if key not in given}
+    return create_async_engine(
+        "postgresql+psycopg://",
+        async_creator=partial(psycopg.AsyncConnection.connect, conninfo, **missing),
+        **_pool(),
+    )
 
 
 def _pool() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from asyncstore.uris import redact
 
 __all__ = ["DRIVER_ERRORS", "RetrySafely", "is_rolled_back", "translate"]
 
-# asyncpg's connect raises OSError and TimeoutError as they are.
+# What comes without SQLAlchemy in between: aiosqlite's own, and the network's.
 DRIVER_ERRORS = (exc.SQLAlchemyError, sqlite3.Error, OSError, TimeoutError)
 
 # PostgreSQL's SQLSTATE, or the first two letters of it: Appendix A of its manual.

@@ -15,16 +15,30 @@ import aiosqlite
 __all__ = ["connect"]
 
 
-def connect(database: str, **options: Any) -> DirectConnection:
-    """A connection for SQLAlchemy's `async_creator`; await it.
+async def connect(database: str, **options: Any) -> DirectConnection:
+    """Connect, for SQLAlchemy's `async_creator`.
 
     Args:
         database: A path, or a `file:` URI.
         **options: Arguments of `sqlite3.connect`.
+
+    Returns:
+        A connection that is set up.
+
+    A cancellation closes the connection.
     """
     connection = DirectConnection(lambda: sqlite3.connect(database, **options), 64)
     # A store that somebody forgot to close must not keep the interpreter from exiting.
     connection._thread.daemon = True  # noqa: SLF001  as SQLAlchemy does for connections it makes
+    await connection
+    try:
+        # Foreign keys and LIKE are as MLflow sets them. FULL: a commit that returned is on disk.
+        await connection.executescript(
+            "PRAGMA foreign_keys = ON; PRAGMA case_sensitive_like = ON; PRAGMA synchronous = FULL;"
+        )
+    except BaseException:
+        connection.stop()
+        raise
     return connection
 
 
@@ -34,6 +48,10 @@ class DirectConnection(aiosqlite.Connection):
     def cursor(self) -> DirectCursor:  # type: ignore[override]  # not a coroutine, on purpose
         """A cursor, without asking the thread for it."""
         return DirectCursor(self)
+
+    async def create_function(self, *arguments: Any, **options: Any) -> None:
+        """Add a function; at once, so that no cancellation can leave a connection half set up."""
+        self._conn.create_function(*arguments, **options)
 
     async def execute_all(self, sql: str, parameters: Any, *, many: bool) -> Outcome:
         """Execute a statement and fetch all its rows."""
