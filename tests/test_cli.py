@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import pty
-import re
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -20,6 +15,7 @@ import pytest
 import asyncstore
 from asyncstore.cli import main
 from tests.servers.radosgw import RadosGateway
+from tests.terminal import Terminal
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -264,79 +260,28 @@ class TestErrors:
         assert done.stderr == ""
 
 
-class Terminal:
-    """A command in a terminal of its own."""
-
-    def __init__(self, *words: str | Path, env: dict[str, str] | None = None) -> None:
-        self.read_end, terminal = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "asyncstore.cli", *words],
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            env=os.environ | {"TERM": "xterm", "COLUMNS": "100"} | (env or {}),
-            start_new_session=True,
-        )
-        os.close(terminal)
-        self.seen = ""
-
-    def read_until(self, pattern: str | None) -> None:
-        """Read until a pattern was seen; None for the end of the command."""
-        while pattern is None or not re.search(pattern, self.seen):
-            try:
-                piece = os.read(self.read_end, 65536)
-            except OSError:
-                piece = b""
-            if not piece:
-                assert pattern is None, f"{pattern!r} did not come: {self.seen}"
-                return
-            self.seen += piece.decode(errors="replace")
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        os.close(self.read_end)
-
-
-@pytest.fixture
-def terminal() -> Iterator[Callable[..., Terminal]]:
-    opened: list[Terminal] = []
-
-    def start(*words: str | Path, **options: Any) -> Terminal:
-        opened.append(Terminal(*words, **options))
-        return opened[-1]
-
-    yield start
-    for one in opened:
-        one.close()
-
-
 class TestTerminal:
-    def test_a_progress_bar(self, terminal: Callable[..., Terminal], tmp_path: Path) -> None:
+    def test_a_progress_bar(self, tmp_path: Path) -> None:
         (tmp_path / "big").write_bytes(bytes(3_000_000))
-        command = terminal("artifacts", "upload", "big", "-u", "store")
-        command.read_until(None)
-        assert command.process.wait() == 0
+        with Terminal("artifacts", "upload", "big", "-u", "store") as command:
+            command.read_until(None)
+            assert command.process.wait() == 0
         assert "2.9/2.9 MiB" in command.seen
 
-    def test_no_progress_bar_with_mlflows_variable(
-        self, terminal: Callable[..., Terminal], tmp_path: Path
-    ) -> None:
+    def test_no_progress_bar_with_mlflows_variable(self, tmp_path: Path) -> None:
         (tmp_path / "big").write_bytes(bytes(3_000_000))
         env = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
-        command = terminal("artifacts", "upload", "big", "-u", "store", env=env)
-        command.read_until(None)
+        with Terminal("artifacts", "upload", "big", "-u", "store", env=env) as command:
+            command.read_until(None)
         assert command.seen.strip() == "2.9 MiB uploaded"
 
-    def test_a_table_has_a_header(self, terminal: Callable[..., Terminal], runs: list[str]) -> None:
-        command = terminal("runs", "list")
-        command.read_until(None)
+    def test_a_table_has_a_header(self, runs: list[str]) -> None:
+        with Terminal("runs", "list") as command:
+            command.read_until(None)
         assert "RUN ID" in command.seen
 
     def test_ctrl_c_aborts_an_upload_and_leaves_nothing(
         self,
-        terminal: Callable[..., Terminal],
         tmp_path: Path,
         radosgw: RadosGateway,
         s3_bucket: str,
@@ -344,11 +289,11 @@ class TestTerminal:
     ) -> None:
         with (tmp_path / "big").open("wb") as file:
             file.truncate(900 * 1024**2)
-        command = terminal("artifacts", "upload", "big", "-u", f"s3://{s3_bucket}/x")
-        command.read_until(r"[1-9][\d.]*/900\.0 MiB")
-        os.killpg(command.process.pid, signal.SIGINT)
-        command.read_until(None)
-        assert command.process.wait() == 130
+        with Terminal("artifacts", "upload", "big", "-u", f"s3://{s3_bucket}/x") as command:
+            command.read_until(r"[1-9][\d.]*/900\.0 MiB")
+            command.interrupt()
+            command.read_until(None)
+            assert command.process.wait() == 130
         assert "Interrupted" in command.seen
         assert "Traceback" not in command.seen
         assert radosgw.open_multipart_uploads(s3_bucket) == []

@@ -17,6 +17,7 @@ from asyncstore import demo_model
 from asyncstore.cli import main
 from asyncstore.entities import FileInfo, Run
 from tests.servers.radosgw import RadosGateway
+from tests.terminal import Terminal
 
 EPOCHS = 12
 
@@ -125,6 +126,21 @@ def test_on_postgresql_and_s3(
     assert radosgw.open_multipart_uploads(s3_bucket) == []
     assert len(radosgw.keys(s3_bucket)) == report["files"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_marks_its_runs_killed_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    env = {"TMPDIR": str(tmp_path / "tmp")}
+    with Terminal("demo", "--epochs", "5000", env=env) as command:
+        command.read_until(r"[1-9]\d*/15000")
+        command.interrupt()
+        command.read_until(None)
+        assert command.process.wait() == 130
+    assert "Traceback" not in command.seen
+    found = anyio.run(stored, "asyncstore demo")
+    assert {run.info.status for run, _ in found.values()} == {"KILLED"}
+    assert len(found) == 4
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_the_summary_says_where_everything_is(tmp_path: Path) -> None:
