@@ -188,3 +188,20 @@ def test_300_epochs_make_a_history_of_at_least_64_mib() -> None:
     trainer = demo_model.Trainer(demo_model.load_digits(), 0.001, 300)
     trainer.train_epoch()
     assert trainer.history_size >= 64 * 2**20
+
+
+def test_a_member_must_be_what_the_checkpoint_history_has(tmp_path: Path) -> None:
+    digits = demo_model.load_digits()
+    trainer = demo_model.Trainer(digits, 0.003, 2)
+    for _ in range(2):
+        trainer.train_epoch()
+    trainer.save(trainer.model(), tmp_path / "model")
+    images = digits.part("test")[0]
+    again = demo_model.Model.load(tmp_path / "model")
+    expected = np.load(tmp_path / "model" / "expected_probabilities.npy")
+    assert np.array_equal(again.predict_probabilities(images), expected)
+    history = np.load(tmp_path / "model" / "checkpoints.npy")
+    history[1, 7] += 1
+    np.save(tmp_path / "model" / "checkpoints.npy", history)
+    with pytest.raises(ValueError, match="epoch 1 differs"):
+        demo_model.Model.load(tmp_path / "model")

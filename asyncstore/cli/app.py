@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -42,10 +41,6 @@ def run(arguments: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted", err=True)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader, such as `head`, has enough; Python would complain again when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ERROR
     except Exception as error:  # noqa: BLE001  the last place that can tell the person
         if "--traceback" in words:
             traceback.print_exception(error)
