@@ -418,28 +418,40 @@ class TestEndOfARun:
     async def test_no_run_stays_running_wherever_the_cancellation_hits(
         self, client: asyncstore.Client
     ) -> None:
-        await client.search_runs(["0"])  # opens the database
-        before = asyncio.all_tasks()
+        await cancel_everywhere(client)
 
-        async def train() -> None:
-            async with client.start_run(experiment_name="e") as run:
-                await run.log_metric("x", 1)
+    async def test_no_run_stays_running_wherever_it_hits_on_postgresql(
+        self, postgresql_uri: str
+    ) -> None:
+        async with asyncstore.Client(postgresql_uri) as client:
+            await cancel_everywhere(client)
 
-        tasks = set()
-        for turns in range(120):
-            task = asyncio.create_task(train())
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.wait([task])
-            tasks.add(task)
-        assert any(task.cancelled() for task in tasks)
-        found = await client.get_experiment_by_name("e")
-        assert found is not None
-        statuses = {r.info.status for r in await client.search_runs([found.experiment_id])}
-        assert statuses <= {"KILLED", "FINISHED"}
-        assert "KILLED" in statuses
-        assert asyncio.all_tasks() == before
+
+async def cancel_everywhere(client: asyncstore.Client) -> None:
+    """Cancel a run at one turn of the event loop after another; each must have ended."""
+    await client.search_runs(["0"])  # opens the database
+    before = asyncio.all_tasks()
+
+    async def train() -> None:
+        async with client.start_run(experiment_name="e") as run:
+            await run.log_metric("x", 1)
+
+    tasks = set()
+    for turns in range(150):
+        task = asyncio.create_task(train())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        tasks.add(task)
+    assert any(task.cancelled() for task in tasks)
+    assert all(task.cancelled() or task.exception() is None for task in tasks)
+    found = await client.get_experiment_by_name("e")
+    assert found is not None
+    statuses = {r.info.status for r in await client.search_runs([found.experiment_id])}
+    assert statuses <= {"KILLED", "FINISHED"}
+    assert "KILLED" in statuses
+    assert asyncio.all_tasks() == before
 
 
 async def started_in_a_task(

@@ -26,7 +26,7 @@ def experiments() -> None:
 async def list_experiments(
     view: ViewType, max_results: int, tracking_uri: str | None, as_json: bool
 ) -> None:
-    """List experiments, the last updated first."""
+    """List experiments, the newest first."""
     await _search("", (), view, max_results, tracking_uri, as_json)
 
 
