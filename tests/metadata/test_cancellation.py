@@ -16,11 +16,9 @@ from asyncstore.metadata import MetadataStore
 from asyncstore.metadata.sql.group_commit import Entry, GroupCommit
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
 pytestmark = pytest.mark.anyio
-
-Call = "Callable[[], Awaitable[Any]]"
 
 
 def pool_of(store: MetadataStore) -> Any:
@@ -37,7 +35,9 @@ async def check_nothing_left(store: MetadataStore, tasks: set[asyncio.Task[Any]]
     assert store._database._under_way == 0  # type: ignore[attr-defined]  # looks behind the store
 
 
-async def cancel_after(steps: int, call: Callable[[], Awaitable[Any]], *, natively: bool) -> bool:
+async def cancel_after(
+    steps: int, call: Callable[[], Coroutine[Any, Any, None]], *, natively: bool
+) -> bool:
     """Cancel `call` after so many turns of the event loop; whether it was still running."""
     if not natively:
         async with anyio.create_task_group() as tasks:
@@ -63,7 +63,9 @@ async def cancel_after(steps: int, call: Callable[[], Awaitable[Any]], *, native
 
 
 @pytest.mark.parametrize("natively", [True, False], ids=["task", "scope"])
-@pytest.mark.parametrize("what", ["log_metric", "log_batch", "create_run", "search_runs", "get_run"])
+@pytest.mark.parametrize(
+    "what", ["log_metric", "log_batch", "create_run", "search_runs", "get_run"]
+)
 async def test_cancelled_at_every_step(
     store: MetadataStore, run_id: str, what: str, natively: bool
 ) -> None:

@@ -30,7 +30,7 @@ async def test_create_and_get(store: MetadataStore) -> None:
     unnamed = await store.create_run("0")
     assert unnamed.info.run_name.count("-") == 2
     assert unnamed.data.tags["mlflow.runName"] == unnamed.info.run_name
-    with pytest.raises(InvalidParameterError, match="mlflow.runName"):
+    with pytest.raises(InvalidParameterError, match=r"mlflow\.runName"):
         await store.create_run("0", tags={"mlflow.runName": "x"}, run_name="y")
     with pytest.raises(NotFoundError):
         await store.create_run("7")
@@ -152,7 +152,7 @@ async def test_the_same_metric_twice_is_logged_once(store: MetadataStore, run_id
 async def test_metric_history_in_pages(store: MetadataStore, run_id: str) -> None:
     metrics = [Metric("m", step % 3 - 1.5, step // 4, step) for step in range(50)]
     metrics += [Metric("m", math.nan, 3, 13), Metric("m", 0.0, 3, 13)]
-    await store.log_batch(run_id, metrics + [Metric("other", 1.0, 1)])
+    await store.log_batch(run_id, [*metrics, Metric("other", 1.0, 1)])
     expected = await store.get_metric_history(run_id, "m")
     assert len(expected) == 52
     assert expected.token is None

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncstore.entities import Metric, Param
+from asyncstore.entities import Metric, Param, Run
 from asyncstore.errors import InvalidParameterError
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ async def test_order(store: MetadataStore) -> None:
 
 async def test_pages_and_what_they_hold(store: MetadataStore) -> None:
     made = await make_runs(store)
-    seen = []
+    seen: list[Run] = []
     token = None
     while True:
         page = await store.search_runs(

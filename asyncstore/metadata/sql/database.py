@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import anyio
@@ -258,7 +258,8 @@ async def _interrupt_when_cancelled(
     finally:
         with anyio.move_on_after(CLOSE_WITHIN, shield=True):
             while not done.is_set():
-                await interrupt()
+                with suppress(Exception):  # the statement has an error of its own then
+                    await interrupt()
                 with anyio.move_on_after(INTERRUPT_EVERY):
                     await done.wait()
 

@@ -70,7 +70,7 @@ def _sqlite(url: URL) -> AsyncEngine:
 
 def _postgresql(uri: str) -> AsyncEngine:
     try:
-        psycopg = import_module("psycopg")
+        driver = import_module("asyncstore.metadata.sql.postgresql_driver")
     except ImportError as error:
         raise MissingDependencyError(
             f"{redact(uri)}: PostgreSQL needs psycopg; run: pip install 'asyncstore[postgresql]'"
@@ -78,11 +78,11 @@ def _postgresql(uri: str) -> AsyncEngine:
     # libpq reads the rest itself: several hosts, sslmode, sslrootcert, service, passfile.
     conninfo = f"postgresql:{uri.partition(':')[2]}"
     defaults = {"connect_timeout": CONNECT_SECONDS, "application_name": "asyncstore"}
-    given = psycopg.conninfo.conninfo_to_dict(conninfo)
+    given = driver.read_parameters(conninfo)
     missing = {key: value for key, value in defaults.items() if key not in given}
     return create_async_engine(
         "postgresql+psycopg://",
-        async_creator=partial(psycopg.AsyncConnection.connect, conninfo, **missing),
+        async_creator=partial(driver.connect, conninfo, **missing),
         **_pool(),
     )
 

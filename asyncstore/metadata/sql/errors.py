@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 
@@ -28,6 +29,15 @@ _UNAVAILABLE = ("08", "53", "57P", *_ROLLED_BACK)
 _UNAUTHENTICATED = ("28",)
 _DENIED = ("42501", "25006")  # insufficient privilege, read-only transaction
 _NO_DATABASE = ("3D000",)
+_REFUSALS = (
+    (
+        re.compile(r"FATAL:.*(authentication failed|no pg_hba\.conf entry|role .* does not exist)"),
+        "28000",
+    ),
+    (re.compile(r"no password supplied"), "28000"),
+    (re.compile(r"FATAL:.*database .* does not exist"), "3D000"),
+    (re.compile(r"FATAL:.*permission denied"), "42501"),
+)
 
 
 class RetrySafely(Exception):
@@ -47,7 +57,7 @@ def translate(error: BaseException, doing: str, uri: str) -> AsyncStoreError:
     """
     where = f"{doing} in {redact(uri)}"
     reason = _reason(error)
-    state = _sqlstate(error)
+    state = _sqlstate(error) or _state_of_refusal(reason)
     if state.startswith(_UNAUTHENTICATED):
         return UnauthenticatedError(f"{where}: {reason}; check the user and password of the URI")
     if state.startswith(_DENIED) or "readonly database" in reason:
@@ -91,6 +101,14 @@ def _sqlstate(error: BaseException) -> str:
     for link in _chain(error):
         state = getattr(link, "sqlstate", None)
         if isinstance(state, str):
+            return state
+    return ""
+
+
+def _state_of_refusal(reason: str) -> str:
+    # libpq has no SQLSTATE for a connection that the server refuses, only the server's words.
+    for pattern, state in _REFUSALS:
+        if pattern.search(reason):
             return state
     return ""
 

@@ -24,8 +24,8 @@ __all__ = ["RUN_NAME_TAG", "LogBatch", "inactive_run", "missing_run", "upsert_ta
 
 RUN_NAME_TAG = "mlflow.runName"
 # Rows handed to the driver at once, and entries looked at before others may run.
-ROWS_AT_ONCE = 1000
-ENTRIES_AT_ONCE = 500
+ROWS_AT_ONCE = 250
+ENTRIES_AT_ONCE = 250
 
 RunKey = tuple[str, str]
 

@@ -35,8 +35,10 @@ from asyncstore.metadata.sql.statements import among, chunks
 
 __all__ = ["SqlRuns", "metric_from_row", "read_runs"]
 
-# Rows turned into objects before others may run.
-ROWS_AT_ONCE = 1000
+# Rows turned into objects before others may run, and runs whose rows are fetched at once: what
+# the driver and SQLAlchemy do with a result, they do without a pause.
+ROWS_AT_ONCE = 500
+RUNS_AT_ONCE = 100
 _STAGE = select(runs.c.lifecycle_stage)
 
 
@@ -175,7 +177,7 @@ async def check_active(connection: AsyncConnection, run_id: str) -> None:
 
 
 async def read_runs(connection: AsyncConnection, query: Select[Any]) -> list[Run]:
-    """The runs of a query with what they logged, in four statements however many they are.
+    """The runs of a query with what they logged: a statement for each table, not for each run.
 
     Args:
         connection: A transaction.
@@ -185,14 +187,12 @@ async def read_runs(connection: AsyncConnection, query: Select[Any]) -> list[Run
         The runs in the query's order.
     """
     rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
-    run_ids = [row.run_uuid for row in rows]
-    if not run_ids:
-        return []
-    tags_of = await _texts_of(connection, tags, run_ids)
-    params_of = await _texts_of(connection, params, run_ids)
-    metrics_of = await _metrics_of(connection, run_ids)
-    found = []
-    for some in chunks(rows, ROWS_AT_ONCE):
+    found: list[Run] = []
+    for some in chunks(rows, RUNS_AT_ONCE):
+        run_ids = [row.run_uuid for row in some]
+        tags_of = await _texts_of(connection, tags, run_ids)
+        params_of = await _texts_of(connection, params, run_ids)
+        metrics_of = await _metrics_of(connection, run_ids)
         for row in some:
             run_id = row.run_uuid
             latest = metrics_of.get(run_id, ())
@@ -203,7 +203,6 @@ async def read_runs(connection: AsyncConnection, query: Select[Any]) -> list[Run
                 latest_metrics=tuple(latest),
             )
             found.append(Run(_info(row, data.tags), data))
-        await anyio.lowlevel.checkpoint()
     return found
 
 

@@ -18,7 +18,6 @@ from asyncstore.metadata.sql.schema.create import create_schema, schema_exists
 from asyncstore.metadata.sql.schema.tables import experiments
 from asyncstore.metadata.sql.search import SqlSearch
 from asyncstore.metadata.sql.statements import insert_for
-from asyncstore.uris import redact
 
 __all__ = ["SqlMetadataStore", "open_store"]
 
@@ -55,7 +54,7 @@ async def _prepare(database: Database, root: str) -> None:
     async def create(connection: AsyncConnection) -> None:
         await connection.run_sync(create_schema, database.uri)
 
-    doing = f"opening {redact(database.uri)}"
+    doing = "opening the metadata store"
     if not await database.read(doing, exists):
         await database.write(doing, create)
     if database.dialect == "sqlite":
