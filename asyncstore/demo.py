@@ -11,8 +11,8 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -112,31 +112,42 @@ async def run_demo(
 
     A cancellation leaves the runs KILLED.
     """
+    experiment = await client.get_or_create_experiment(experiment_name)
+    _check_location(experiment, artifact_location)
     say("importing scikit-learn")
     model = await _in_thread(_import_model)
-    workspace = Path(await _in_thread(lambda: tempfile.mkdtemp(prefix="asyncstore-demo-")))
+    digits = await _in_thread(model.load_digits)
+    say(
+        f"{len(digits.images)} images of handwritten digits; {len(LEARNING_RATES)} networks "
+        f"learn from them at once, {epochs} epochs each"
+    )
+
+    async def work() -> Report:
+        async with _workspace() as workspace:
+            with await _in_thread(model.one_thread_each):
+                async with client.start_run(
+                    experiment_id=experiment.experiment_id, run_name="digits"
+                ) as parent:
+                    report = Report(experiment, parent)
+                    demo = _Demo(model, digits, workspace, epochs, progress, report)
+                    await demo.train_all()
+                    await demo.find_and_check(client)
+                    return report
+
+    return await in_own_task(work)
+
+
+@asynccontextmanager
+async def _workspace() -> AsyncGenerator[Path]:
+    """A temporary directory that is gone afterwards, also after a cancellation."""
+    directory = Path(await _in_thread(lambda: tempfile.mkdtemp(prefix="asyncstore-demo-")))
     try:
-        experiment = await client.get_or_create_experiment(experiment_name)
-        _check_location(experiment, artifact_location)
-        digits = await _in_thread(model.load_digits)
-        say(
-            f"{len(digits.images)} images of handwritten digits; {len(LEARNING_RATES)} networks "
-            f"learn from them at once, {epochs} epochs each"
-        )
-        with model.one_thread_each():
-            async with client.start_run(
-                experiment_id=experiment.experiment_id, run_name="digits"
-            ) as parent:
-                demo = _Demo(model, digits, workspace, epochs, progress, Report(experiment, parent))
-                await demo.train_all()
-                await demo.find_and_check(client)
-                return demo.report
+        yield directory
     finally:
-        await in_own_task(lambda: shielded(lambda: _remove(workspace), within=CLEANUP_WITHIN))
-
-
-async def _remove(directory: Path) -> None:
-    await _in_thread(lambda: shutil.rmtree(directory, ignore_errors=True))
+        await shielded(
+            lambda: _in_thread(lambda: shutil.rmtree(directory, ignore_errors=True)),
+            within=CLEANUP_WITHIN,
+        )
 
 
 class _Demo:
