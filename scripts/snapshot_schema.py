@@ -19,7 +19,7 @@ from typing import Any
 
 import mlflow
 import sqlalchemy
-from alembic.script import ScriptDirectory
+from alembic.script import ScriptDirectory  # type: ignore[import-not-found,unused-ignore]  # MLflow's
 from mlflow.store.db.utils import _get_alembic_config
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -185,7 +185,7 @@ def _script() -> ScriptDirectory:
 
 def _head() -> str:
     (head,) = _script().get_heads()
-    return head
+    return str(head)
 
 
 def _earlier_revisions() -> list[str]:

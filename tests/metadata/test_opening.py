@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import subprocess
 import sys
@@ -178,7 +177,7 @@ async def test_sqlite_is_set_up_for_many_writers(tmp_path: Path) -> None:
         "foreign_keys": 1,
         "busy_timeout": 20_000,
     }
-    assert sorted(os.listdir(tmp_path)) == ["x.db"]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.db"]
 
 
 async def test_pool_settings(

@@ -271,18 +271,17 @@ async def test_bad_calls_get_the_same_error_codes(
     active, deleted = ids[0], ids[3]
     name_cases = ["a?b", "/a", "a/../b", "a//b", ".", "", "x" * 251]
     our_metric, their_metric = entities.Metric, MlflowMetric
-    calls: list[tuple[Any, Any]] = []
-    for text in BAD_FILTERS:
-        calls.append(
-            (ours.search_runs(["0"], text), lambda text=text: theirs.search_runs(["0"], text, 1))
+    calls: list[tuple[Any, Any]] = [
+        (ours.search_runs(["0"], text), lambda text=text: theirs.search_runs(["0"], text, 1))
+        for text in BAD_FILTERS
+    ]
+    calls += [
+        (
+            ours.search_runs(["0"], order_by=[order]),
+            lambda order=order: theirs.search_runs(["0"], "", 1, order_by=[order]),
         )
-    for order in ("a", "metrics.a DOWN", "datasets.name", "metrics.a b c"):
-        calls.append(
-            (
-                ours.search_runs(["0"], order_by=[order]),
-                lambda order=order: theirs.search_runs(["0"], "", 1, order_by=[order]),
-            )
-        )
+        for order in ("a", "metrics.a DOWN", "datasets.name", "metrics.a b c")
+    ]
     for name in name_cases:
         calls += [
             (

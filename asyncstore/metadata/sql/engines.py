@@ -55,8 +55,8 @@ def _sqlite(url: URL) -> AsyncEngine:
     url = url.set(drivername="sqlite+aiosqlite")
     arguments, options = url.get_dialect()().create_connect_args(url)
     options["timeout"] = SQLITE_BUSY_SECONDS
-    # asyncstore begins transactions itself.
-    options["isolation_level"] = None
+    # asyncstore begins transactions itself, and interrupts from another thread.
+    options.update(isolation_level=None, check_same_thread=False)
     driver = import_module("asyncstore.metadata.sql.sqlite_driver")
     return create_async_engine(
         url,

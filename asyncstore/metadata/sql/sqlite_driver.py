@@ -11,8 +11,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import aiosqlite
+import anyio
 
 __all__ = ["connect"]
+
+CLOSE_WITHIN = 5.0
 
 
 async def connect(database: str, **options: Any) -> DirectConnection:
@@ -37,7 +40,8 @@ async def connect(database: str, **options: Any) -> DirectConnection:
             "PRAGMA foreign_keys = ON; PRAGMA case_sensitive_like = ON; PRAGMA synchronous = FULL;"
         )
     except BaseException:
-        connection.stop()
+        with anyio.move_on_after(CLOSE_WITHIN, shield=True):
+            await connection.close()
         raise
     return connection
 
