@@ -6,7 +6,6 @@ import asyncio
 import base64
 import hashlib
 import io
-import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -343,14 +342,10 @@ class S3Backend(Backend):
     async def write_file(self, file: LocalFile, source: OpenFile) -> None:
         """PUT of a large file, read by the HTTP client's own worker threads as it goes out."""
 
-        def prepare() -> tuple[Any, str]:
-            digest = source.md5()
-            body = os.fdopen(os.dup(source.fd), "rb")
-            # An earlier attempt moved the position, which all copies share.
-            body.seek(0)
-            return body, base64.b64encode(digest).decode()
+        def prepare() -> tuple[str, Any]:
+            return base64.b64encode(source.md5()).decode(), source.stream()
 
-        body, md5 = await run_in_thread(prepare)
+        md5, body = await run_in_thread(prepare)
         with body:
             await self.call(
                 "put_object",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import mimetypes
 import mmap
 import os
@@ -11,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from asyncstore import uris
 from asyncstore.errors import (
@@ -110,6 +112,13 @@ class OpenFile:
             done += read
         return content
 
+    def stream(self) -> io.BufferedReader:
+        """The file from its beginning, for who reads by himself.
+
+        Its last bytes come only when the file has not changed; else reading is an IntegrityError.
+        """
+        return io.BufferedReader(_Unchanged(self, self._file.size))
+
     def md5(self) -> bytes:
         """MD5 of the whole file."""
         digest = hashlib.md5(usedforsecurity=False)
@@ -132,9 +141,24 @@ class OpenFile:
 
     def _changed(self, how: str) -> IntegrityError:
         return IntegrityError(
-            f"{self._file.path} {how} while it was being sent; nothing was stored at "
+            f"{_shown(self._file.path)} {how} while it was being sent; nothing was stored at "
             f"{self._file.artifact_path!r}. Send it when nobody writes to it"
         )
+
+
+class _Unchanged(io.FileIO):
+    def __init__(self, source: OpenFile, size: int) -> None:
+        super().__init__(os.dup(source.fd))
+        # Copies of a handle share one position, which an earlier reader moved.
+        self.seek(0)
+        self._source = source
+        self._size = size
+
+    def readinto(self, buffer: Any, /) -> int:
+        read = super().readinto(buffer)
+        if not read or self.tell() >= self._size:
+            self._source.check_unchanged()
+        return read
 
 
 def find(path: Path, artifact_path: str) -> LocalFile:
@@ -153,13 +177,13 @@ def find(path: Path, artifact_path: str) -> LocalFile:
     with _described(path):
         status = path.stat()
     if stat.S_ISDIR(status.st_mode):
-        raise InvalidParameterError(f"{path} is a directory; use log_artifacts")
+        raise InvalidParameterError(f"{_shown(path)} is a directory; use log_artifacts")
     return _file(path, status, artifact_path)
 
 
 def _file(path: Path, status: os.stat_result, artifact_path: str) -> LocalFile:
     if not stat.S_ISREG(status.st_mode):
-        raise InvalidParameterError(f"{path} is neither a file nor a directory")
+        raise InvalidParameterError(f"{_shown(path)} is neither a file nor a directory")
     return LocalFile(path, uris.artifact_path(artifact_path), status.st_size, status.st_mtime_ns)
 
 
@@ -181,7 +205,7 @@ def scan(directory: Path, artifact_path: str) -> tuple[list[LocalFile], list[str
     """
     with _described(directory):
         if not stat.S_ISDIR(directory.stat().st_mode):
-            raise InvalidParameterError(f"{directory} is not a directory; use log_artifact")
+            raise InvalidParameterError(f"{_shown(directory)} is not a directory; use log_artifact")
     files: list[LocalFile] = []
     empty: list[str] = []
     for entry in _walk(directory, artifact_path, ()):
@@ -200,7 +224,9 @@ def _walk(
         names = sorted(os.listdir(directory))  # noqa: PTH208  iterdir would make a Path of each
     identity = (status.st_dev, status.st_ino)
     if identity in above:
-        raise InvalidParameterError(f"{directory} is a link to a directory above it: a loop")
+        raise InvalidParameterError(
+            f"{_shown(directory)} is a link to a directory above it: a loop"
+        )
     if not names:
         yield uris.artifact_path(artifact_path)
     for name in names:
@@ -214,6 +240,11 @@ def _walk(
             yield _file(path, found, below)
 
 
+def _shown(path: Path) -> str:
+    """The path in a form that can be printed: bytes that are not UTF-8 are escaped."""
+    return str(path).encode(errors="backslashreplace").decode()
+
+
 class _described:  # noqa: N801  reads as a verb
     """Raise asyncstore's errors for what the operating system says about a path."""
 
@@ -224,8 +255,7 @@ class _described:  # noqa: N801  reads as a verb
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        # A name that is not UTF-8 is shown with its odd bytes escaped.
-        shown = str(self._path).encode(errors="backslashreplace").decode()
+        shown = _shown(self._path)
         if isinstance(error, FileNotFoundError):
             raise NotFoundError(f"{shown} does not exist") from error
         if isinstance(error, PermissionError):

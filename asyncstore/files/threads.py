@@ -45,18 +45,18 @@ async def run_in_thread(call: Callable[[], T], *, repeat: bool = True) -> T:
         UnavailableError: The handle stays stale; starting again by name may help.
         AsyncStoreError: Any other trouble with the file system, such as a full disk.
     """
-
     work = partial(patiently, call) if repeat else call
     try:
         return await anyio.to_thread.run_sync(work, limiter=_limiter())
+    except AsyncStoreError:
+        # Before the rest: some of them are errors of the operating system too.
+        raise
     except FileNotFoundError as error:
         raise NotFoundError(f"{error.filename} does not exist") from error
     except PermissionError as error:
         raise PermissionDeniedError(f"{error.filename}: {error.strerror}") from error
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         raise InvalidParameterError(f"{error.filename}: {error.strerror}") from error
-    except AsyncStoreError:
-        raise
     except OSError as error:
         kind = UnavailableError if error.errno == errno.ESTALE else AsyncStoreError
         raise kind(f"{error.filename or 'file system'}: {error.strerror}") from error
