@@ -12,6 +12,7 @@ from typing import Any
 
 import aiosqlite
 import anyio
+import anyio.to_thread
 
 __all__ = ["connect"]
 
@@ -32,9 +33,10 @@ async def connect(database: str, **options: Any) -> DirectConnection:
     """
     connection = DirectConnection(lambda: sqlite3.connect(database, **options), 64)
     # A store that somebody forgot to close must not keep the interpreter from exiting.
-    connection._thread.daemon = True  # noqa: SLF001  as SQLAlchemy does for connections it makes
-    await connection
+    thread = connection._thread  # noqa: SLF001  as SQLAlchemy does for connections it makes
+    thread.daemon = True
     try:
+        await connection
         # Foreign keys and LIKE are as MLflow sets them. FULL: a commit that returned is on disk.
         await connection.executescript(
             "PRAGMA foreign_keys = ON; PRAGMA case_sensitive_like = ON; PRAGMA synchronous = FULL;"
@@ -42,6 +44,8 @@ async def connect(database: str, **options: Any) -> DirectConnection:
     except BaseException:
         with anyio.move_on_after(CLOSE_WITHIN, shield=True):
             await connection.close()
+            # The thread answers once more to the event loop, which must not be closed by then.
+            await anyio.to_thread.run_sync(thread.join, CLOSE_WITHIN)
         raise
     return connection
 
