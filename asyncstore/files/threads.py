@@ -24,6 +24,8 @@ __all__ = ["patiently", "run_in_thread"]
 
 T = TypeVar("T")
 STALE_ATTEMPTS = 5
+# Of errors that Python has no class for.
+KINDS = {errno.ESTALE: UnavailableError, errno.ELOOP: InvalidParameterError}
 # Enough to keep a disk or an NFS server busy; more would only take the processor from the loop.
 MAX_FILE_THREADS = 8
 _FILE_THREADS: RunVar[anyio.CapacityLimiter] = RunVar("_FILE_THREADS")
@@ -58,7 +60,7 @@ async def run_in_thread(call: Callable[[], T], *, repeat: bool = True) -> T:
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         raise InvalidParameterError(f"{error.filename}: {error.strerror}") from error
     except OSError as error:
-        kind = UnavailableError if error.errno == errno.ESTALE else AsyncStoreError
+        kind = KINDS.get(error.errno or 0, AsyncStoreError)
         raise kind(f"{error.filename or 'file system'}: {error.strerror}") from error
 
 
