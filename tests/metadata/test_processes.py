@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncstore.entities import Metric
+from asyncstore.entities import Metric, Param
 from asyncstore.errors import (
     InvalidParameterError,
     NotFoundError,
@@ -177,3 +177,29 @@ async def test_clear_errors_for_a_server_that_is_not_there(postgresql_uri: str) 
     for caught in (refused, down, missing, unknown):
         assert "open-sesame" not in str(caught.value)
         assert caught.value.__cause__ is not None
+
+
+async def test_a_param_that_another_transaction_holds(postgresql_uri: str, tmp_path: Path) -> None:
+    """Whoever commits first wins, and the other is told, also when neither saw the other before."""
+    import psycopg
+
+    async with await MetadataStore.open(postgresql_uri, str(tmp_path)) as store:
+        run_id = (await store.create_run("0")).info.run_id
+        insert = "INSERT INTO params (run_uuid, key, value) VALUES (%s, %s, 'theirs')"
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        with psycopg.connect(postgresql_uri) as theirs, psycopg.connect(postgresql_uri) as watch:
+            watch.autocommit = True
+            theirs.execute(insert, (run_id, "p"))
+            ours = asyncio.gather(
+                store.log_param(run_id, Param("p", "ours")),
+                store.log_metric(run_id, Metric("m", 1.0, 1)),
+                return_exceptions=True,
+            )
+            while watch.execute(waiting).fetchone() == (0,):
+                await asyncio.sleep(0.005)
+            theirs.commit()
+            results = await ours
+        assert isinstance(results[0], InvalidParameterError)
+        assert results[1] is None
+        data = (await store.get_run(run_id)).data
+        assert (data.params, data.metrics) == ({"p": "theirs"}, {"m": 1.0})
