@@ -57,6 +57,7 @@ class ArtifactRepository:
         self._storage_options = storage_options
         self._options = transfer or TransferOptions()
         self._opened: tuple[Backend, Transfer, asyncio.AbstractEventLoop] | None = None
+        self._opening = False
         self._closed = False
         self._owner: ArtifactRepository | None = None
 
@@ -88,10 +89,14 @@ class ArtifactRepository:
 
         A cancellation leaves it closed.
         """
-        if self._opened or self._closed:
+        if self._opened or self._closed or self._opening:
             raise InvalidStateError(f"{self!r} was opened before; make a new one")
-        options = self._options.resolve()
-        backend = await open_backend(self.artifact_uri, self._storage_options)
+        self._opening = True
+        try:
+            options = self._options.resolve()
+            backend = await open_backend(self.artifact_uri, self._storage_options)
+        finally:
+            self._opening = False
         backend.retry = options.retry
         transfer = Transfer(options, backend.capabilities.max_concurrency)
         self._opened = (backend, transfer, asyncio.get_running_loop())

@@ -69,9 +69,9 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
     root = _root(uri)
     extra_args = settings.MLFLOW_S3_UPLOAD_EXTRA_ARGS.get()
     owner = settings.MLFLOW_S3_EXPECTED_BUCKET_OWNER.get()
-    options = _filesystem_options(storage_options)
 
     def connect() -> tuple[Any, Any]:
+        options = _filesystem_options(storage_options)
         session = AioSession(profile=options.pop("profile", None))
         factory = session.get_component("response_parser_factory")
         # botocore's own parser guesses the format, which takes longer than the rest of a response.
@@ -84,8 +84,13 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
         # making it takes a tenth of a second of the processor.
         return fs, asyncio.run(fs.set_session())
 
-    with translated(f"open {uris.redact(uri)}"):
-        fs, client = await anyio.to_thread.run_sync(connect)
+    action = f"open {uris.redact(uri)}"
+    try:
+        with translated(action):
+            fs, client = await anyio.to_thread.run_sync(connect)
+    except TypeError as error:
+        # An option of a wrong type, or that nobody has.
+        raise InvalidParameterError(f"{action}: {error}") from error
     backend = S3Backend(fs, root, client, extra_args, owner)
     try:
         backend.check_extra_args()

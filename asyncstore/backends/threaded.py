@@ -54,6 +54,10 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
         return fs, root.rstrip("/")
 
     shown = uris.redact(uri)
+    scheme = uris.scheme_of(uri)
+    if not uri[len(scheme) :].startswith(("://", "::")) and scheme != "data":
+        # fsspec would take it for a local path.
+        raise InvalidParameterError(f"{shown}: write {scheme}://...")
     try:
         fs, root = await anyio.to_thread.run_sync(connect)
     except ImportError as error:
