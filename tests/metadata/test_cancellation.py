@@ -17,6 +17,7 @@ from asyncstore.metadata.sql.group_commit import Entry, GroupCommit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
@@ -105,6 +106,32 @@ async def test_cancelled_at_every_step(
     for run in await store.search_runs(["0"]):
         assert run.data.tags["mlflow.runName"] == run.info.run_name
     assert pool_of(store).checkedout() == 0
+
+
+async def test_opening_cancelled_at_every_step(metadata_uri: str, tmp_path: Path) -> None:
+    async with await MetadataStore.open(metadata_uri, str(tmp_path)):
+        pass
+    before = asyncio.all_tasks()
+    complaints: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: complaints.append(context))
+    steps = 0
+    while True:
+        task = asyncio.ensure_future(MetadataStore.open(metadata_uri, str(tmp_path)))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        finished = task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            await (await task).aclose()
+        gc.collect()
+        if finished:
+            break
+        assert asyncio.all_tasks() <= before
+        steps += 1 + steps // 20
+    assert steps > 50
+    assert not complaints
 
 
 async def test_cancelled_among_many(store: MetadataStore, run_id: str) -> None:

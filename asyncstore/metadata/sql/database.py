@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from asyncstore.concurrency import in_own_task, shielded, task_group
 from asyncstore.errors import AsyncStoreError, InvalidStateError, UnavailableError
-from asyncstore.metadata.sql.engines import create_engine
+from asyncstore.metadata.sql.engines import connections_of, create_engine
 from asyncstore.metadata.sql.errors import DRIVER_ERRORS, RetrySafely, is_rolled_back, translate
 from asyncstore.retry import RetryPolicy
 from asyncstore.uris import redact
@@ -27,6 +27,7 @@ T = TypeVar("T")
 # Above SQLite's busy timeout, so that the database's own words come out and not these.
 WRITE_WITHIN = 60.0
 CLOSE_WITHIN = 30.0
+CONNECT_GRACE = 2.0
 # The moment may fall between two statements.
 INTERRUPT_EVERY = 0.1
 RETRY = RetryPolicy(attempts=5, backoff=0.05, max_backoff=1.0)
@@ -48,6 +49,8 @@ class Database:
         self._closed = False
         # SQLite has one writer; those of this process wait here, in order and without polling.
         self._turn = anyio.Lock()
+        # One wait that can be cancelled, so that the pool's own never happens.
+        self._places = anyio.CapacityLimiter(1)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -64,6 +67,7 @@ class Database:
     async def connect(self) -> None:
         """Load the driver and make the engine; connections follow when they are needed."""
         self._engine = await anyio.to_thread.run_sync(create_engine, self.uri)
+        self._places.total_tokens = connections_of(self._engine)
         if self.dialect == "sqlite":
             event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
 
@@ -172,9 +176,13 @@ class Database:
     ) -> T:
         """Run what cannot be in a transaction, such as a PRAGMA that changes the file."""
 
-        async def attempt() -> T:
-            async with self._turn, self._connection() as connection:
+        async def run() -> T:
+            async with self._connection() as connection:
                 return await body(await connection.execution_options(asyncstore_begins=""))
+
+        async def attempt() -> T:
+            async with self._turn:
+                return await shielded(run, within=WRITE_WITHIN)
 
         return await self._run(doing, attempt, lambda: True)
 
@@ -219,13 +227,16 @@ class Database:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[AsyncConnection]:
-        connection = self.engine.connect()
-        await connection.start()
-        try:
-            yield connection
-        finally:
-            # The pool's bookkeeping must come to its end, or the pool would lose a place.
-            await shielded(connection.close, within=CLOSE_WITHIN)
+        async with self._places:
+            connection = self.engine.connect()
+            try:
+                # Dropped half made, a connection or the task that ends it would stay behind.
+                await _with_grace(connection.start)
+                yield connection
+            finally:
+                # The pool's bookkeeping must come to its end, or the pool would lose a place.
+                if connection.sync_connection is not None:
+                    await shielded(connection.close, within=CLOSE_WITHIN)
 
     async def _interruptible(
         self, connection: AsyncConnection, call: Callable[[], Awaitable[T]]
@@ -262,6 +273,23 @@ async def _interrupt_when_cancelled(
                     await interrupt()
                 with anyio.move_on_after(INTERRUPT_EVERY):
                     await done.wait()
+
+
+async def _with_grace(call: Callable[[], Awaitable[object]]) -> None:
+    """Await `call`; a cancellation lets it go on for some seconds."""
+    async with task_group() as tasks:
+        scope = anyio.CancelScope(shield=True)
+        tasks.start_soon(_limit_when_cancelled, scope)
+        with scope:
+            await call()
+        tasks.cancel_scope.cancel()
+
+
+async def _limit_when_cancelled(scope: anyio.CancelScope) -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        scope.deadline = anyio.current_time() + CONNECT_GRACE
 
 
 def _begin_sqlite(connection: Any) -> None:

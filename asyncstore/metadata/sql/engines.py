@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +16,7 @@ from asyncstore import settings
 from asyncstore.errors import InvalidParameterError, MissingDependencyError
 from asyncstore.uris import redact
 
-__all__ = ["create_engine"]
+__all__ = ["connections_of", "create_engine"]
 
 # MLflow's own busy timeout.
 SQLITE_BUSY_SECONDS = 20.0
@@ -85,6 +86,13 @@ def _postgresql(uri: str) -> AsyncEngine:
         async_creator=partial(driver.connect, conninfo, **missing),
         **_pool(),
     )
+
+
+def connections_of(engine: AsyncEngine) -> float:
+    """How many connections the engine's pool may have at once; infinity for no limit."""
+    pool: Any = engine.pool
+    overflow: int = pool._max_overflow  # noqa: SLF001  there is no other way to ask
+    return math.inf if overflow < 0 else pool.size() + overflow
 
 
 def _pool() -> dict[str, Any]:
