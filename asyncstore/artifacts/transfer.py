@@ -245,6 +245,7 @@ class Transfer:
             try:
                 data = await run_in_thread(lambda: source.read(part))
                 await self.request(lambda: upload.upload_part(part, data))
+                source.recycle(data)
                 callback.relative_update(part.size)
             finally:
                 self._memory.release(part.size)

@@ -80,6 +80,7 @@ class OpenFile:
 
     def __init__(self, file: LocalFile) -> None:
         self._file = file
+        self._spare: list[mmap.mmap] = []
         with _described(file.path):
             self.fd = os.open(file.path, os.O_RDONLY)
 
@@ -99,11 +100,7 @@ class OpenFile:
         Raises:
             IntegrityError: The file has become shorter.
         """
-        # A map of its own goes back to the system as soon as it is dropped; the allocator would
-        # keep parts that were read in other threads, several times the memory budget.
-        content = memoryview(
-            mmap.mmap(-1, part.size) if part.size > MAPPED else bytearray(part.size)
-        )
+        content = self._buffer(part.size)
         done = 0
         while done < part.size:
             read = os.preadv(self.fd, [content[done:]], part.offset + done)
@@ -111,6 +108,23 @@ class OpenFile:
                 raise self._changed("became shorter")
             done += read
         return content
+
+    def _buffer(self, size: int) -> memoryview:
+        if size <= MAPPED:
+            return memoryview(bytearray(size))
+        # A map of its own goes back to the system when it is dropped; the allocator would keep
+        # parts that were read in other threads, several times the memory budget. Getting one from
+        # the system takes longer than filling it, so parts of one file take turns.
+        try:
+            spare = self._spare.pop()
+        except IndexError:
+            spare = mmap.mmap(-1, size)
+        return memoryview(spare if len(spare) >= size else mmap.mmap(-1, size))[:size]
+
+    def recycle(self, content: memoryview) -> None:
+        """Give back what `read` returned, once nobody looks at it any more."""
+        if isinstance(content.obj, mmap.mmap):
+            self._spare.append(content.obj)
 
     def stream(self) -> io.BufferedReader:
         """The file from its beginning, for who reads by himself.
