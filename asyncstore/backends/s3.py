@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import hashlib
-import io
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any
 
-import aiobotocore
 import anyio
 import anyio.to_thread
-from aiobotocore.session import AioSession
-from botocore.handlers import add_expect_header
-from s3fs import S3FileSystem
 
-from asyncstore import __version__, settings, uris
+from asyncstore import settings, uris
 from asyncstore.backends.base import Backend, Capabilities
+from asyncstore.backends.s3_body import body, content_md5
+from asyncstore.backends.s3_client import MAX_CONNECTIONS, connect
 from asyncstore.backends.s3_errors import RangeNotSatisfiableError, translated
 from asyncstore.concurrency import Turnstile
 from asyncstore.entities import FileInfo
@@ -37,10 +30,7 @@ from asyncstore.multipart import Part
 __all__ = ["S3Backend", "open_backend"]
 
 MIB = 1024 * 1024
-MAX_CONNECTIONS = 64
 READ_SIZE = 256 * 1024
-SEND_SIZE = 256 * 1024
-SMALL = 64 * 1024
 DELETE_BATCH = 1000
 # Parsing a page of 1,000 keys would stall the loop for 20 ms.
 LIST_PAGE = 500
@@ -69,25 +59,10 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
     root = _root(uri)
     extra_args = settings.MLFLOW_S3_UPLOAD_EXTRA_ARGS.get()
     owner = settings.MLFLOW_S3_EXPECTED_BUCKET_OWNER.get()
-
-    def connect() -> tuple[Any, Any]:
-        options = _filesystem_options(storage_options)
-        session = AioSession(profile=options.pop("profile", None))
-        factory = session.get_component("response_parser_factory")
-        # botocore's own parser guesses the format, which takes longer than the rest of a response.
-        factory.set_parser_defaults(timestamp_parser=_timestamp)
-        # Waiting for "100 Continue" costs every upload a round trip.
-        session.unregister("before-call.s3", add_expect_header)
-        session.register("before-sign.s3.DeleteObjects", _sign_with_md5)
-        fs = S3FileSystem(session=session, **options)
-        # The client awaits nothing but its credentials, and binds to a loop with its first request;
-        # making it takes a tenth of a second of the processor.
-        return fs, asyncio.run(fs.set_session())
-
     action = f"open {uris.redact(uri)}"
     try:
         with translated(action):
-            fs, client = await anyio.to_thread.run_sync(connect)
+            fs, client = await anyio.to_thread.run_sync(connect, storage_options)
     except TypeError as error:
         # An option of a wrong type, or that nobody has.
         raise InvalidParameterError(f"{action}: {error}") from error
@@ -100,24 +75,6 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
     return backend
 
 
-def _sign_with_md5(request: Any, **_: Any) -> None:
-    """Replace the newer checksum that DeleteObjects demands by the one that every server knows."""
-    for header in list(request.headers):
-        if header.lower().startswith(("x-amz-checksum-", "x-amz-sdk-checksum-")):
-            del request.headers[header]
-    request.headers["Content-MD5"] = md5_base64(request.data)
-
-
-def _timestamp(text: str | int | float) -> datetime:
-    """A date of S3: ISO 8601 in a listing, RFC 5322 in a header."""
-    if isinstance(text, str):
-        try:
-            return datetime.fromisoformat(text)
-        except ValueError:
-            return parsedate_to_datetime(text)
-    return datetime.fromtimestamp(text, UTC)
-
-
 def _root(uri: str) -> str:
     bucket_and_prefix = uri.partition("://")[2]
     if "?" in bucket_and_prefix or "#" in bucket_and_prefix:
@@ -126,42 +83,6 @@ def _root(uri: str) -> str:
     if not root or bucket_and_prefix.startswith("/"):
         raise InvalidParameterError(f"{uri} names no bucket; write s3://bucket/prefix")
     return root
-
-
-def _filesystem_options(storage_options: Mapping[str, Any]) -> dict[str, Any]:
-    options = dict(storage_options)
-    config = {
-        "max_pool_connections": MAX_CONNECTIONS,
-        "connect_timeout": 10,
-        "read_timeout": 60,
-        # One place retries: the scheduler, which knows the deadline.
-        "retries": {"total_max_attempts": 1},
-        # A fixed string: botocore puts its own together anew for every request.
-        "user_agent": f"asyncstore/{__version__} aiobotocore/{aiobotocore.__version__}",
-        # Many compatible servers do not know the trailing checksums that botocore sends by default
-        # since 2025; Content-MD5, which all of them check, is sent instead.
-        "request_checksum_calculation": "when_required",
-        "response_checksum_validation": "when_required",
-        **options.pop("config_kwargs", {}),
-    }
-    config["s3"] = {
-        "addressing_style": settings.MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE.get(),
-        # Signing the payload would hash it on the event loop. Its MD5 is computed in a worker
-        # thread and is part of what is signed.
-        "payload_signing_enabled": False,
-        **config.get("s3", {}),
-    }
-    client = dict(options.pop("client_kwargs", {}))
-    if settings.MLFLOW_S3_IGNORE_TLS.get():
-        client.setdefault("verify", False)
-    if endpoint := settings.MLFLOW_S3_ENDPOINT_URL.get():
-        options.setdefault("endpoint_url", endpoint)
-    return options | {
-        "asynchronous": True,
-        "skip_instance_cache": True,
-        "client_kwargs": client,
-        "config_kwargs": config,
-    }
 
 
 class S3Backend(Backend):
@@ -449,55 +370,3 @@ class S3MultipartUpload:
             await self._backend.call("abort_multipart_upload", self._path, **self._target)
         except NotFoundError:
             return
-
-
-def body(data: bytes | memoryview) -> Any:
-    """Content in the form that is sent best: a small one goes out together with its headers."""
-    return bytes(data) if len(data) <= SMALL else Body(data)
-
-
-class Body(io.BytesIO):
-    """Content as the file that botocore and aiohttp want, without the copy that `BytesIO` makes.
-
-    aiohttp asks a `BytesIO` for its buffer and sends it in pieces from the event loop; any other
-    file it reads through a thread, 64 KiB at a time.
-    """
-
-    def __init__(self, data: bytes | memoryview) -> None:
-        super().__init__()
-        self._view = memoryview(data)
-        self._at = 0
-
-    def getbuffer(self) -> memoryview:
-        """The content."""
-        return self._view[:]
-
-    def tell(self) -> int:
-        """The position."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move the position."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._view)}[whence]
-        self._at = base + offset
-        return self._at
-
-    def read(self, size: int | None = -1, /) -> Any:
-        """The next bytes, as a view; in larger pieces than aiohttp asks for, which are cheaper."""
-        end = len(self._view) if size is None or size < 0 else self._at + max(size, SEND_SIZE)
-        piece = self._view[self._at : end]
-        self._at += len(piece)
-        return piece
-
-
-async def content_md5(data: bytes | memoryview) -> str:
-    """Content-MD5 of a body, hashed in a worker thread when it is large."""
-
-    if len(data) <= SMALL:
-        return md5_base64(data)
-    return await run_in_thread(lambda: md5_base64(data))
-
-
-def md5_base64(data: bytes | memoryview) -> str:
-    """MD5 in the form that HTTP headers have it."""
-    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
