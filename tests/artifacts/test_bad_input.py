@@ -219,6 +219,13 @@ def as_nobody(tmp_path: Path, code: str) -> dict[str, str]:
 import asyncio, json, os
 from asyncstore.artifacts import ArtifactRepository
 from asyncstore.errors import AsyncStoreError
+async def import_all():
+    # What is imported when first used may lie where an ordinary user may not look.
+    async with ArtifactRepository({str(tmp_path / "warm")!r}) as local:
+        await local.write_bytes("x", b"")
+        await local.download_artifacts("x", {str(tmp_path / "warm")!r})
+        await local.log_artifacts({str(tmp_path / "warm")!r}, "again")
+asyncio.run(import_all())
 os.setegid(65534); os.seteuid(65534)
 async def attempt(call):
     try:
