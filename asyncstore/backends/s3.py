@@ -13,7 +13,7 @@ import anyio.to_thread
 from asyncstore import settings, uris
 from asyncstore.backends.base import Backend, Capabilities
 from asyncstore.backends.s3_body import body, content_md5
-from asyncstore.backends.s3_client import MAX_CONNECTIONS, connect
+from asyncstore.backends.s3_client import MAX_CONNECTIONS, Sockets, connect
 from asyncstore.backends.s3_errors import RangeNotSatisfiableError, translated
 from asyncstore.concurrency import Turnstile
 from asyncstore.entities import FileInfo
@@ -62,11 +62,11 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
     action = f"open {uris.redact(uri)}"
     try:
         with translated(action):
-            fs, client = await anyio.to_thread.run_sync(connect, storage_options)
+            fs, client, sockets = await anyio.to_thread.run_sync(connect, storage_options)
     except TypeError as error:
         # An option of a wrong type, or that nobody has.
         raise InvalidParameterError(f"{action}: {error}") from error
-    backend = S3Backend(fs, root, client, extra_args, owner)
+    backend = S3Backend(fs, root, client, sockets, extra_args, owner)
     try:
         backend.check_extra_args()
     except InvalidParameterError:
@@ -93,11 +93,13 @@ class S3Backend(Backend):
         fs: Any,
         root: str,
         client: Any,
+        sockets: Sockets,
         extra_args: Mapping[str, Any],
         expected_bucket_owner: str | None,
     ) -> None:
         super().__init__(fs, root, CAPABILITIES)
         self._client = client
+        self._sockets = sockets
         self._extra_args = extra_args
         self._expected_bucket_owner = expected_bucket_owner
         self._members_of: dict[str, set[str]] = {}
@@ -109,7 +111,12 @@ class S3Backend(Backend):
         if uris.scheme_of(uri) not in ("s3", "s3a"):
             return None
         backend = S3Backend(
-            self.fs, _root(uri), self._client, self._extra_args, self._expected_bucket_owner
+            self.fs,
+            _root(uri),
+            self._client,
+            self._sockets,
+            self._extra_args,
+            self._expected_bucket_owner,
         )
         backend._turnstile = self._turnstile
         backend.retry = self.retry
@@ -317,6 +324,7 @@ class S3Backend(Backend):
     async def aclose(self) -> None:
         """Close the client and its connections."""
         await self._client.close()
+        await self._sockets.hang_up()
 
 
 class S3MultipartUpload:

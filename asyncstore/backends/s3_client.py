@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from weakref import WeakSet
 
 import aiobotocore
+import anyio
 from aiobotocore.session import AioSession
 from botocore.handlers import add_expect_header
 from s3fs import S3FileSystem
@@ -16,21 +20,53 @@ from s3fs import S3FileSystem
 from asyncstore import __version__, settings
 from asyncstore.backends.s3_body import md5_base64
 
-__all__ = ["MAX_CONNECTIONS", "connect"]
+__all__ = ["MAX_CONNECTIONS", "Sockets", "connect"]
 
 MAX_CONNECTIONS = 64
+HANG_UP_WITHIN = 2.0
 
 
-def connect(storage_options: Mapping[str, Any]) -> tuple[Any, Any]:
+class Sockets:
+    """The sockets of a client, so that closing it can hang up.
+
+    aiohttp closes the connection of a request that was cancelled when what it had buffered is sent,
+    which may be never.
+    """
+
+    def __init__(self) -> None:
+        self._made: WeakSet[socket.socket] = WeakSet()
+
+    def make(self, address: Any) -> socket.socket:
+        """The factory that aiohttp asks for a socket."""
+        family, kind, protocol, *_ = address
+        made = socket.socket(family, kind, protocol)
+        self._made.add(made)
+        return made
+
+    async def hang_up(self) -> None:
+        """Break what is still connected, and wait a moment until the event loop has closed it."""
+        for made in self._open():
+            with contextlib.suppress(OSError):
+                made.shutdown(socket.SHUT_RDWR)
+        with anyio.move_on_after(HANG_UP_WITHIN):
+            while self._open():  # noqa: ASYNC110  a socket tells nobody when it is closed
+                await anyio.sleep(0.001)
+
+    def _open(self) -> list[socket.socket]:
+        return [made for made in self._made if made.fileno() != -1]
+
+
+def connect(storage_options: Mapping[str, Any]) -> tuple[Any, Any, Sockets]:
     """Make a filesystem and its client from the variables. Blocks: call it in a worker thread.
 
     Args:
         storage_options: Arguments of `s3fs.S3FileSystem`; they go above the variables.
 
     Returns:
-        The filesystem and the aiobotocore client; no request was sent yet.
+        The filesystem, its aiobotocore client and the client's sockets; no request was sent yet.
     """
-    options = _filesystem_options(storage_options)
+    sockets = Sockets()
+    options = _filesystem_options(storage_options, sockets)
     session = AioSession(profile=options.pop("profile", None))
     factory = session.get_component("response_parser_factory")
     # botocore's own parser guesses the format, which takes longer than the rest of a response.
@@ -41,10 +77,10 @@ def connect(storage_options: Mapping[str, Any]) -> tuple[Any, Any]:
     fs = S3FileSystem(session=session, **options)
     # The client awaits nothing but its credentials, and binds to a loop with its first request;
     # making it takes a tenth of a second of the processor.
-    return fs, asyncio.run(fs.set_session())
+    return fs, asyncio.run(fs.set_session()), sockets
 
 
-def _filesystem_options(storage_options: Mapping[str, Any]) -> dict[str, Any]:
+def _filesystem_options(storage_options: Mapping[str, Any], sockets: Sockets) -> dict[str, Any]:
     options = dict(storage_options)
     config = {
         "max_pool_connections": MAX_CONNECTIONS,
@@ -59,6 +95,10 @@ def _filesystem_options(storage_options: Mapping[str, Any]) -> dict[str, Any]:
         "request_checksum_calculation": "when_required",
         "response_checksum_validation": "when_required",
         **options.pop("config_kwargs", {}),
+    }
+    config["connector_args"] = {
+        "socket_factory": sockets.make,
+        **config.get("connector_args", {}),
     }
     config["s3"] = {
         "addressing_style": settings.MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE.get(),
