@@ -7,12 +7,22 @@ root. A *URI* names a root.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from asyncstore.errors import InvalidParameterError
 
-__all__ = ["artifact_path", "join", "local_path", "redact", "scheme_of"]
+__all__ = [
+    "Location",
+    "artifact_path",
+    "join",
+    "local_path",
+    "parse_location",
+    "redact",
+    "root_path",
+    "scheme_of",
+]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -64,6 +74,105 @@ def local_path(uri: str) -> Path:
             )
         rest = slash + path
     return Path(unquote(rest)).absolute()
+
+
+@dataclass(frozen=True)
+class Location:
+    """The parts of `scheme://user:password@host:port/path`, percent-decoded.
+
+    Args:
+        scheme: In lower case.
+        user: None where the URI names none.
+        password: None where the URI has none; not shown by `repr`.
+        host: Without brackets; an empty string where the URI names none.
+        port: None where the URI names none.
+        path: From its first slash, or an empty string.
+    """
+
+    scheme: str
+    user: str | None
+    password: str | None = field(repr=False)
+    host: str
+    port: int | None
+    path: str
+
+
+def parse_location(uri: str, form: str, *, decode_path: bool = True) -> Location:
+    """Take a URI apart that names a server.
+
+    Args:
+        uri: `scheme://...`.
+        form: How such a URI is to be written, for the errors: `sftp://user@host:port/path`.
+        decode_path: Whether percent escapes in the path are decoded; storages whose own tools take
+            the path as it stands do not.
+
+    Returns:
+        Its parts. The host may be empty: who needs one checks.
+
+    Raises:
+        InvalidParameterError: A user without a host, a port that is none, or a path that
+            `root_path` refuses. The message shows no password.
+    """
+    scheme, separator, rest = uri.partition("://")
+    shown = redact(uri)
+    if not separator:
+        raise InvalidParameterError(f"{shown}: write {form}")
+    authority, slash, path = rest.partition("/")
+    userinfo, at, address = authority.rpartition("@")
+    user, colon, password = userinfo.partition(":")
+    bracketed = re.fullmatch(r"\[([^\[\]]*)\](?::(.*))?", address)
+    host, port = (bracketed[1], bracketed[2]) if bracketed else _host_and_port(address)
+    if at and not user:
+        raise InvalidParameterError(f"{shown} has '@' and no user before it; write {form}")
+    if at and not host:
+        raise InvalidParameterError(f"{shown} names a user and no host; write {form}")
+    if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise InvalidParameterError(f"{shown}: the port is not a number from 1 to 65535")
+    root_path(uri, path)
+    return Location(
+        scheme=scheme.lower(),
+        user=unquote(user) if at else None,
+        password=unquote(password) if colon else None,
+        host=unquote(host),
+        port=int(port) if port else None,
+        path=slash + (unquote(path) if decode_path else path),
+    )
+
+
+def _host_and_port(address: str) -> tuple[str, str | None]:
+    host, colon, port = address.partition(":")
+    return host, port if colon else None
+
+
+def root_path(uri: str, path: str) -> str:
+    """Check the path of a repository's root.
+
+    Args:
+        uri: The URI that it is from, for the error.
+        path: The path as it stands in the URI.
+
+    Returns:
+        The same path.
+
+    Raises:
+        InvalidParameterError: It has a `..`, or a `?` or `#`, or an escape that decodes to a
+            slash, a backslash, a NUL or `..`: what reads such a path next may take it for another.
+    """
+    shown = redact(uri)
+    if _URL_TAIL.search(path):
+        raise InvalidParameterError(f"{shown}: the path of a root has no '?' and no '#'")
+    decoded = path
+    while True:
+        if ".." in decoded.split("/"):
+            raise InvalidParameterError(f"{shown}: the path of a root has no '..'")
+        if "\0" in decoded or "\\" in decoded:
+            raise InvalidParameterError(f"{shown}: the path of a root has no backslash and no NUL")
+        further = unquote(decoded)
+        if further == decoded:
+            return path
+        if further.count("/") != decoded.count("/"):
+            raise InvalidParameterError(f"{shown}: an escape in the path decodes to a slash")
+        decoded = further
 
 
 def artifact_path(path: str | None) -> str:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 
 from asyncstore.testing.fault_proxy import FaultProxy
-from tests.servers.base import Server
 from tests.servers.moto import Moto
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.radosgw import RadosGateway
 from tests.servers.rclone import Rclone
+from tests.servers.running import running
 from tests.servers.tls import PrivateAuthority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ServerT = TypeVar("ServerT", bound=Server)
+PERSONAL = (
+    *("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "GCSFS_", "STORAGE_EMULATOR_", "SSH_", "HADOOP_"),
+    *("KRB5", "OSS_", "OCI_", "HF_"),
+)
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def clean_environment(
 ) -> None:
     """No test sees the variables, keys, profiles or proxies of the person who runs it."""
     for name in os.environ:
-        if name.startswith(("MLFLOW_", "AWS_")) or name.upper().endswith("_PROXY"):
+        if name.startswith(PERSONAL) or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)
     nowhere = tmp_path_factory.getbasetemp() / "no-such-file"
     monkeypatch.setenv("AWS_CONFIG_FILE", str(nowhere))
@@ -43,7 +46,7 @@ def clean_environment(
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
-    yield from _running(PostgreSQL())
+    yield from running(PostgreSQL())
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def postgresql_uri(postgresql: PostgreSQL) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def radosgw() -> Iterator[RadosGateway]:
-    yield from _running(RadosGateway())
+    yield from running(RadosGateway())
 
 
 @pytest.fixture
@@ -97,25 +100,9 @@ def radosgw_proxy(radosgw: RadosGateway) -> Iterator[FaultProxy]:
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[Moto]:
-    yield from _running(Moto())
+    yield from running(Moto())
 
 
 @pytest.fixture(scope="session")
 def rclone() -> Iterator[Rclone]:
-    yield from _running(Rclone())
-
-
-def _running(server: ServerT) -> Iterator[ServerT]:
-    require(server)
-    with server:
-        yield server
-
-
-def require(server: Server) -> None:
-    """A server that is not installed skips the test, and fails it where `CI=true`."""
-    if server.available():
-        return
-    message = f"{server.name} is not installed: {server.install_hint}"
-    if os.environ.get("CI") == "true":
-        pytest.fail(message, pytrace=False)
-    pytest.skip(message)
+    yield from running(Rclone())

@@ -14,6 +14,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "asyncstore"
 HEAVY = {
+    "adlfs",
+    "aioftp",
+    "aiomysql",
+    "asyncssh",
+    "azure",
+    "gcsfs",
+    "hdfs_native",
+    "sshfs",
     "aiobotocore",
     "aiosqlite",
     "botocore",
@@ -64,7 +72,7 @@ class _Table:
                 self._room_of[f"asyncstore.{module}"] = room
             names = re.findall(r"`(.+?)`", below)
             self._below[room] = {room} | {aliases.get(name, name) for name in names}
-        assert len(rows) == 9
+        assert len(rows) == 10
         assert set().union(*self._below.values()) == set(self._below)
 
     def room_of(self, module: str) -> str | None:
@@ -117,6 +125,13 @@ def test_imports_point_downward(module: str) -> None:
         ("rich", ("asyncstore.cli",)),
         ("mlflow", ()),
         ("s3fs", ("asyncstore.backends.s3",)),
+        ("adlfs", ("asyncstore.backends.azure",)),
+        ("azure", ("asyncstore.backends.azure",)),
+        ("gcsfs", ("asyncstore.backends.gcs",)),
+        ("sshfs", ("asyncstore.backends.sftp",)),
+        ("asyncssh", ("asyncstore.backends.sftp",)),
+        ("aioftp", ("asyncstore.backends.ftp",)),
+        ("hdfs_native", ("asyncstore.backends.hdfs",)),
     ],
 )
 def test_a_library_is_imported_in_its_room_only(library: str, rooms: tuple[str, ...]) -> None:

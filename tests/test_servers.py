@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from tests.conftest import require
 from tests.servers.base import Process, Server, ServerError, accepts_connections, free_port
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.rclone import Rclone
+from tests.servers.running import require
 
 if TYPE_CHECKING:
     from tests.servers.radosgw import RadosGateway

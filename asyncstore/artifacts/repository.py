@@ -17,7 +17,7 @@ from fsspec.callbacks import Callback, NoOpCallback
 
 from asyncstore import uris
 from asyncstore.artifacts.transfer import Transfer, TransferOptions, check_name
-from asyncstore.backends import Backend, open_backend
+from asyncstore.backends import Backend, Capabilities, open_backend
 from asyncstore.backends.base import grouped
 from asyncstore.concurrency import in_own_task, shielded
 from asyncstore.entities import FileInfo
@@ -93,12 +93,14 @@ class ArtifactRepository:
             raise InvalidStateError(f"{self!r} was opened before; make a new one")
         self._opening = True
         try:
-            options = self._options.resolve()
+            # A variable that is wrong is told before a server is asked.
+            self._options.resolve(Capabilities())
             backend = await open_backend(self.artifact_uri, self._storage_options)
         finally:
             self._opening = False
+        options = self._options.resolve(backend.capabilities)
         backend.retry = options.retry
-        transfer = Transfer(options, backend.capabilities.max_concurrency)
+        transfer = Transfer(options, backend.capabilities)
         self._opened = (backend, transfer, asyncio.get_running_loop())
         return self
 
@@ -132,6 +134,11 @@ class ArtifactRepository:
     def fs(self) -> Any:
         """The fsspec filesystem underneath."""
         return self._state()[0].fs
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the storage can do."""
+        return self._state()[0].capabilities
 
     def _state(self) -> tuple[Backend, Transfer, asyncio.AbstractEventLoop]:
         if self._opened is None:

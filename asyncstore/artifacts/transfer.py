@@ -13,7 +13,7 @@ import anyio
 from fsspec.callbacks import Callback
 
 from asyncstore import settings, uris
-from asyncstore.backends.base import Backend, grouped
+from asyncstore.backends.base import Backend, Capabilities, grouped
 from asyncstore.concurrency import ByteBudget, shielded, task_group
 from asyncstore.entities import FileInfo
 from asyncstore.errors import InvalidParameterError, OperationTimeoutError, UnavailableError
@@ -48,7 +48,8 @@ class TransferOptions:
             Variable: MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE.
         multipart_download_minimum_file_size: Bytes from which a file is read by ranges; default:
             above one range. Variable: MLFLOW_MULTIPART_DOWNLOAD_MINIMUM_FILE_SIZE.
-        timeout: Seconds for one whole upload or download; default no limit, as is -1.
+        timeout: Seconds for one whole upload or download, -1 for no limit; default no limit of
+            the whole, and the storage's own of each request (Azure: 600, GCS: 60).
             Variable: MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT.
         max_concurrency: Requests in flight at once, over all transfers of the repository.
         max_memory: Bytes of content held at once, over all transfers of the repository; one part
@@ -71,8 +72,11 @@ class TransferOptions:
             if name not in ("timeout", "retry") and value is not None and value < 1:
                 raise InvalidParameterError(f"{name} is {value}; it must be at least 1")
 
-    def resolve(self) -> TransferOptions:
+    def resolve(self, storage: Capabilities) -> TransferOptions:
         """The same options with every None replaced by its variable, where that is set.
+
+        Args:
+            storage: Its own variables go before the general ones.
 
         Raises:
             InvalidParameterError: A variable is not acceptable.
@@ -89,6 +93,11 @@ class TransferOptions:
             "timeout": settings.MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT,
         }
         unset = {name: v.get() for name, v in variables.items() if getattr(self, name) is None}
+        own = {
+            "multipart_upload_chunk_size": storage.upload_chunk_size,
+            "multipart_download_chunk_size": storage.download_chunk_size,
+        }
+        unset |= {name: size for name, size in own.items() if size and name in unset}
         return replace(self, **unset)
 
 
@@ -100,12 +109,13 @@ class Transfer:
 
     Args:
         options: Sizes, budgets and retries, resolved.
-        max_concurrency: What the storage allows at once; None for no limit.
+        storage: What the storage allows.
     """
 
-    def __init__(self, options: TransferOptions, max_concurrency: int | None) -> None:
+    def __init__(self, options: TransferOptions, storage: Capabilities) -> None:
         self.options = options
-        limit = min(options.max_concurrency, max_concurrency or options.max_concurrency)
+        limit = min(options.max_concurrency, storage.max_concurrency or options.max_concurrency)
+        self._request_timeout = None if options.timeout is not None else storage.request_timeout
         self._files = limit
         self._requests = anyio.CapacityLimiter(limit)
         self._memory = ByteBudget(options.max_memory)
@@ -135,8 +145,18 @@ class Transfer:
 
     async def request(self, call: Callable[[], Awaitable[T]]) -> T:
         """One request, under the budget of requests and with retries."""
+        timeout = self._request_timeout
+
+        async def bounded() -> T:
+            with anyio.move_on_after(timeout):
+                return await call()
+            raise UnavailableError(
+                f"no answer within {timeout:g} s; MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT sets "
+                "another limit (-1 for none)"
+            )
+
         async with self.slot():
-            return await self.options.retry.run(call)
+            return await self.options.retry.run(bounded if timeout else call)
 
     async def for_each(
         self, items: AsyncIterable[T], call: Callable[[T], Awaitable[object]]

@@ -23,16 +23,45 @@ class Registration(NamedTuple):
 
 
 LOCAL = Registration("asyncstore.backends.local", None)
-S3 = Registration("asyncstore.backends.s3", "s3")
 MEMORY = Registration("asyncstore.backends.memory", None)
+S3 = Registration("asyncstore.backends.s3", "s3")
+AZURE = Registration("asyncstore.backends.azure", "azure")
+GCS = Registration("asyncstore.backends.gcs", "gcs")
+SFTP = Registration("asyncstore.backends.sftp", "sftp")
+FTP = Registration("asyncstore.backends.ftp", "ftp")
+HDFS = Registration("asyncstore.backends.hdfs", "hdfs")
+HTTP = Registration("asyncstore.backends.http", "http")
+SQL = Registration("asyncstore.backends.sql", None)
 THREADED = Registration("asyncstore.backends.threaded", None)
 
+#: A scheme of a database may carry a driver, `postgresql+psycopg2`, which is not part of the name.
 SCHEMES: dict[str, Registration] = {
     "": LOCAL,
     "file": LOCAL,
     "memory": MEMORY,
     "s3": S3,
     "s3a": S3,
+    "r2": S3,
+    "b2": S3,
+    "wasb": AZURE,
+    "wasbs": AZURE,
+    "abfs": AZURE,
+    "abfss": AZURE,
+    "az": AZURE,
+    "gs": GCS,
+    "gcs": GCS,
+    "sftp": SFTP,
+    "ssh": SFTP,
+    "ftp": FTP,
+    "ftps": FTP,
+    "hdfs": HDFS,
+    "viewfs": HDFS,
+    "http": HTTP,
+    "https": HTTP,
+    "sqlite": SQL,
+    "postgresql": SQL,
+    "mysql": SQL,
+    "mssql": SQL,
 }
 
 
@@ -48,7 +77,7 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any] | None = Non
         MissingDependencyError: The scheme's library is not installed; says which extra has it.
     """
     scheme = uris.scheme_of(uri)
-    registration = SCHEMES.get(scheme)
+    registration = SCHEMES.get(scheme.partition("+")[0])
     if registration is None:
         if not await anyio.to_thread.run_sync(_known_to_fsspec, scheme):
             raise InvalidParameterError(_unknown(uri, scheme))

@@ -29,6 +29,14 @@ class Capabilities:
         max_parts: Most parts of an upload; None for no limit.
         max_file_size: Largest file that `write_file` takes, in bytes; None where there is none.
         max_concurrency: Most requests at once; None for no limit.
+        writable: Whether anything can be stored or deleted; otherwise those methods raise
+            `UnsupportedError`.
+        versions: Entries carry an etag, and a read notices that the file was replaced meanwhile.
+        upload_chunk_size: Bytes of an upload part, where the storage's own variable says so; None
+            leaves it to the general one.
+        download_chunk_size: The same for a range.
+        request_timeout: Seconds that one request may take, its content included, when
+            MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT is not set; None for no limit.
     """
 
     parallel_parts: bool = False
@@ -38,6 +46,11 @@ class Capabilities:
     max_parts: int | None = None
     max_file_size: int | None = None
     max_concurrency: int | None = None
+    writable: bool = True
+    versions: bool = False
+    upload_chunk_size: int | None = None
+    download_chunk_size: int | None = None
+    request_timeout: float | None = None
 
 
 class Backend(abc.ABC):

@@ -58,7 +58,9 @@ class LocalBackend(Backend):
     """A directory, with plain system calls in worker threads."""
 
     def __init__(self, fs: Any, root: str) -> None:
-        super().__init__(fs, root, Capabilities(parallel_parts=True, directories=True))
+        super().__init__(
+            fs, root, Capabilities(parallel_parts=True, directories=True, versions=True)
+        )
 
     def _local(self, path: str) -> Path:
         return Path(self.root, path) if path else Path(self.root)

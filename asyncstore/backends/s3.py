@@ -42,6 +42,7 @@ CAPABILITIES = Capabilities(
     min_part_size=5 * MIB,
     max_parts=10_000,
     max_file_size=5 * 1024 * MIB,
+    versions=True,
     max_concurrency=MAX_CONNECTIONS,
 )
 

@@ -20,7 +20,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import anyio
 import pytest
@@ -29,8 +29,17 @@ from fsspec.callbacks import Callback
 from asyncstore.artifacts import ArtifactRepository, TransferOptions
 from asyncstore.entities import FileInfo
 from asyncstore.errors import AsyncStoreError, InvalidParameterError, NotFoundError
+from asyncstore.testing.fault_proxy import FaultProxy
 
-__all__ = ["MIB", "ODD_NAMES", "TREE", "ArtifactRepositoryTests", "Progress", "RawStorage"]
+__all__ = [
+    "MIB",
+    "ODD_NAMES",
+    "TREE",
+    "ArtifactRepositoryTests",
+    "Place",
+    "Progress",
+    "RawStorage",
+]
 
 MIB = 1024 * 1024
 
@@ -83,6 +92,13 @@ class RawStorage(Protocol):
 
     def paths(self) -> list[str]:
         """The paths of all files below the root, sorted."""
+
+
+class Place(NamedTuple):
+    """A root, as a person opens it: the arguments of `ArtifactRepository`."""
+
+    uri: str
+    storage_options: Mapping[str, Any] | None = None
 
 
 class Progress(Callback):  # type: ignore[misc]  # fsspec ships no types
@@ -139,6 +155,24 @@ class ArtifactRepositoryTests:
     def raw(self) -> RawStorage:
         """The same root, past asyncstore."""
         raise NotImplementedError
+
+    @pytest.fixture
+    def proxy(self) -> FaultProxy | None:
+        """A running proxy in front of the server; None where there is nothing to proxy.
+
+        It reads HTTP (`http=True`) where the storage speaks that, and plain connections elsewhere.
+        """
+        return None
+
+    @pytest.fixture
+    def proxied(self, proxy: FaultProxy | None) -> Place | None:
+        """The same root as `artifact_uri`, reached through `proxy`."""
+        return None
+
+    @pytest.fixture
+    def wrong_credentials(self) -> Place | None:
+        """The same root with a secret that is wrong; None where the server knows none."""
+        return None
 
     @pytest.fixture
     async def repository(
