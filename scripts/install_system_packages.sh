@@ -1,9 +1,17 @@
 #!/usr/bin/env bash
-# Installs the servers that the tests start: PostgreSQL, and Ceph's S3 gateway where there is one.
+# Installs the servers that the tests start: PostgreSQL, MariaDB, Ceph's S3 gateway, OpenSSH, vsftpd,
+# and, into the user's cache directory, Azurite and Hadoop.
 # Debian, Ubuntu: apt, with sudo unless run by root. macOS: Homebrew. Quick when all is there.
 set -euo pipefail
+cd "$(dirname "$0")"
 
-apt_packages=(python3-venv postgresql radosgw ceph-mon ceph-osd ceph-common)
+apt_packages=(
+  python3-venv
+  postgresql mariadb-server
+  radosgw ceph-mon ceph-osd ceph-common
+  openssh-server vsftpd
+  openjdk-17-jdk-headless
+)
 
 install_with_apt() {
   local as_root=() missing=() package
@@ -38,12 +46,15 @@ install_with_apt() {
 }
 
 install_with_brew() {
-  if brew list --versions | grep -q '^postgresql'; then
-    echo "System packages: PostgreSQL is installed."
-  else
-    brew install postgresql
-  fi
-  echo "Ceph is not available for macOS: the tests that need it are skipped."
+  local package
+  for package in postgresql mariadb openjdk@17; do
+    if brew list --versions | grep -q "^$package"; then
+      echo "System packages: $package is installed."
+    else
+      brew install "$package"
+    fi
+  done
+  echo "Ceph and vsftpd are not available for macOS: the tests that need them are skipped."
 }
 
 if command -v apt-get >/dev/null; then
@@ -51,7 +62,9 @@ if command -v apt-get >/dev/null; then
 elif command -v brew >/dev/null; then
   install_with_brew
 else
-  echo "Neither apt-get nor brew is here. Install PostgreSQL (and Ceph's radosgw, ceph-mon," >&2
-  echo "ceph-osd, ceph-common) yourself; tests of servers that are missing are skipped." >&2
+  echo "Neither apt-get nor brew is here. Install PostgreSQL, MariaDB, Ceph's radosgw, OpenSSH's" >&2
+  echo "sshd, vsftpd and Java 17 yourself; tests of servers that are missing are skipped." >&2
   exit 1
 fi
+./install_azurite.sh
+./install_hadoop.sh
