@@ -14,6 +14,7 @@ from asyncstore import settings, uris
 from asyncstore.backends.base import Backend, Capabilities
 from asyncstore.backends.s3_body import body, content_md5
 from asyncstore.backends.s3_client import MAX_CONNECTIONS, Sockets, connect
+from asyncstore.backends.s3_direct import Direct
 from asyncstore.backends.s3_errors import RangeNotSatisfiableError, translated
 from asyncstore.concurrency import Turnstile
 from asyncstore.entities import FileInfo
@@ -67,7 +68,7 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
     except TypeError as error:
         # An option of a wrong type, or that nobody has.
         raise InvalidParameterError(f"{action}: {error}") from error
-    backend = S3Backend(fs, root, client, sockets, extra_args, owner)
+    backend = S3Backend(fs, root, client, Direct(client), sockets, extra_args, owner)
     try:
         backend.check_extra_args()
     except InvalidParameterError:
@@ -94,12 +95,14 @@ class S3Backend(Backend):
         fs: Any,
         root: str,
         client: Any,
+        direct: Direct,
         sockets: Sockets,
         extra_args: Mapping[str, Any],
         expected_bucket_owner: str | None,
     ) -> None:
         super().__init__(fs, root, CAPABILITIES)
         self._client = client
+        self._direct = direct
         self._sockets = sockets
         self._extra_args = extra_args
         self._expected_bucket_owner = expected_bucket_owner
@@ -115,6 +118,7 @@ class S3Backend(Backend):
             self.fs,
             _root(uri),
             self._client,
+            self._direct,
             self._sockets,
             self._extra_args,
             self._expected_bucket_owner,
@@ -163,7 +167,14 @@ class S3Backend(Backend):
         if self._expected_bucket_owner:
             kwargs["ExpectedBucketOwner"] = self._expected_bucket_owner
         with translated(f"{operation} s3://{self._bucket}/{self._key(path)}"):
-            return await getattr(self._client, operation)(Bucket=self._bucket, **kwargs)
+            if self._direct.serves(operation, self._bucket, kwargs):
+                answer = await self._direct.send(operation, self._bucket, kwargs)
+                if answer is not None:
+                    return answer
+            answer = await getattr(self._client, operation)(Bucket=self._bucket, **kwargs)
+            if "Key" in kwargs:
+                self._direct.learn(self._bucket, kwargs["Key"])
+            return answer
 
     def upload_args(self, operation: str, content_type: ContentType | None = None) -> Any:
         """The extra arguments that an operation takes; the person's go above the guessed type."""
