@@ -119,7 +119,10 @@ def test_imports_point_downward(module: str) -> None:
 @pytest.mark.parametrize(
     ("library", "rooms"),
     [
-        ("sqlalchemy", ("asyncstore.metadata.sql",)),
+        (
+            "sqlalchemy",
+            ("asyncstore.databases", "asyncstore.metadata.sql", "asyncstore.filesystems.sql"),
+        ),
         ("lark", ("asyncstore.metadata.filters",)),
         ("click", ("asyncstore.cli",)),
         ("rich", ("asyncstore.cli",)),

@@ -14,9 +14,9 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from asyncstore.concurrency import in_own_task, shielded, task_group
+from asyncstore.databases.engines import connections_of, create_engine
+from asyncstore.databases.errors import DRIVER_ERRORS, RetrySafely, is_rolled_back, translate
 from asyncstore.errors import AsyncStoreError, InvalidStateError, UnavailableError
-from asyncstore.metadata.sql.engines import connections_of, create_engine
-from asyncstore.metadata.sql.errors import DRIVER_ERRORS, RetrySafely, is_rolled_back, translate
 from asyncstore.retry import RetryPolicy
 from asyncstore.uris import redact
 

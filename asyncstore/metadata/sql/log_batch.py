@@ -13,9 +13,9 @@ import anyio.lowlevel
 from sqlalchemy import Insert, bindparam, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from asyncstore.databases.errors import RetrySafely
 from asyncstore.entities import Metric, Param
 from asyncstore.errors import InvalidParameterError, InvalidStateError, NotFoundError
-from asyncstore.metadata.sql.errors import RetrySafely
 from asyncstore.metadata.sql.group_commit import Entry
 from asyncstore.metadata.sql.schema.tables import latest_metrics, metrics, params, runs, tags
 from asyncstore.metadata.sql.statements import among, chunks, insert_for

@@ -58,7 +58,7 @@ def _sqlite(url: URL) -> AsyncEngine:
     options["timeout"] = SQLITE_BUSY_SECONDS
     # asyncstore begins transactions itself, and interrupts from another thread.
     options.update(isolation_level=None, check_same_thread=False)
-    driver = import_module("asyncstore.metadata.sql.sqlite_driver")
+    driver = import_module("asyncstore.databases.sqlite_driver")
     return create_async_engine(
         url,
         async_creator=partial(driver.connect, *arguments, **options),
@@ -71,7 +71,7 @@ def _sqlite(url: URL) -> AsyncEngine:
 
 def _postgresql(uri: str) -> AsyncEngine:
     try:
-        driver = import_module("asyncstore.metadata.sql.postgresql_driver")
+        driver = import_module("asyncstore.databases.postgresql_driver")
     except ImportError as error:
         raise MissingDependencyError(
             f"{redact(uri)}: PostgreSQL needs psycopg; run: pip install 'asyncstore[postgresql]'"
