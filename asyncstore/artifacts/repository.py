@@ -235,9 +235,7 @@ class ArtifactRepository:
             if backend.capabilities.directories:
                 for path in empty:
                     await backend.make_directory(path)
-            await transfer.for_each(
-                _each(files), lambda file: transfer.upload(backend, file, progress)
-            )
+            await transfer.upload_all(backend, files, progress)
 
         await self._operation(f"upload {directory} to", upload)
 
@@ -469,11 +467,6 @@ class ArtifactRepository:
 async def _joined(pieces: AsyncIterator[bytes], size: int) -> AsyncGenerator[bytes]:
     async for group in grouped(pieces, size):
         yield b"".join(group)
-
-
-async def _each(items: list[T]) -> AsyncGenerator[T]:
-    for item in items:
-        yield item
 
 
 async def _batches(entries: AsyncIterator[FileInfo]) -> AsyncGenerator[list[str]]:

@@ -35,6 +35,7 @@ class Capabilities:
         upload_chunk_size: Bytes of an upload part, where the storage's own variable says so; None
             leaves it to the general one.
         download_chunk_size: The same for a range.
+        batch_writes: `write_many` stores several small files in one request.
         request_timeout: Seconds that one request may take, its content included, when
             MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT is not set; None for no limit.
     """
@@ -50,6 +51,7 @@ class Capabilities:
     versions: bool = False
     upload_chunk_size: int | None = None
     download_chunk_size: int | None = None
+    batch_writes: bool = False
     request_timeout: float | None = None
 
 
@@ -117,6 +119,18 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     async def write(self, path: str, data: bytes | memoryview, content_type: ContentType) -> None:
         """Store a whole file; a reader sees the old one or the new one, never a part."""
+
+    async def write_many(
+        self, files: Sequence[tuple[str, bytes | memoryview, ContentType]]
+    ) -> None:
+        """Store several small files in one request, each whole or not at all.
+
+        Only storages with `batch_writes` have it.
+
+        Args:
+            files: Path, content and type of each.
+        """
+        raise NotImplementedError
 
     async def write_file(self, file: LocalFile, source: OpenFile) -> None:
         """Store a file in one request, in constant memory.

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -59,7 +59,9 @@ class LocalBackend(Backend):
 
     def __init__(self, fs: Any, root: str) -> None:
         super().__init__(
-            fs, root, Capabilities(parallel_parts=True, directories=True, versions=True)
+            fs,
+            root,
+            Capabilities(parallel_parts=True, directories=True, versions=True, batch_writes=True),
         )
 
     def _local(self, path: str) -> Path:
@@ -102,30 +104,49 @@ class LocalBackend(Backend):
     async def read(
         self, path: str, start: int = 0, end: int | None = None, etag: str | None = None
     ) -> AsyncGenerator[bytes]:
-        """Pieces of 1 MiB."""
+        """Pieces of 1 MiB; the file is opened on the trip that reads the first one."""
         local = self._local(path)
-        file = await run_in_thread(lambda: local.open("rb", buffering=0))
+        file: BinaryIO | None = None
 
         def piece(size: int, offset: int) -> bytes:
+            nonlocal file
+            if file is None:
+                file = local.open("rb", buffering=0)
             data = os.pread(file.fileno(), size, offset)
             if etag and _etag(os.fstat(file.fileno())) != etag:
                 raise IntegrityError(f"{local} changed while it was being read; read it again")
             return data
 
-        with file:
-            offset = start
+        offset = start
+        try:
             while end is None or offset < end:
                 size = READ_SIZE if end is None else min(READ_SIZE, end - offset)
                 data = await run_in_thread(partial(piece, size, offset))
-                if not data:
+                if data:
+                    yield data
+                if len(data) < size:
+                    # A file gives less than it is asked for at its end only.
                     return
-                offset += len(data)
-                yield data
+                offset += size
+        finally:
+            if file is not None:
+                file.close()
 
     async def write(self, path: str, data: bytes | memoryview, content_type: ContentType) -> None:
         """Staged, synced, renamed."""
         local = self._local(path)
         await run_in_thread(lambda: write_file(local, data))
+
+    async def write_many(
+        self, files: Sequence[tuple[str, bytes | memoryview, ContentType]]
+    ) -> None:
+        """All on one trip to a worker thread."""
+
+        def write() -> None:
+            for path, data, _ in files:
+                write_file(self._local(path), data)
+
+        await run_in_thread(write)
 
     async def start_upload(self, path: str, content_type: ContentType) -> LocalUpload:
         """Parts are written in place into a staged file."""
