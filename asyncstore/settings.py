@@ -349,10 +349,10 @@ MLFLOW_KERBEROS_USER = _setting(
     "MLFLOW_KERBEROS_USER", TEXT, None, "Kerberos user.", applies_to="hdfs", honoured=False
 )
 MLFLOW_OSS_ENDPOINT_URL = _setting(
-    "MLFLOW_OSS_ENDPOINT_URL", TEXT, None, "Endpoint.", applies_to="oss", honoured=False
+    "MLFLOW_OSS_ENDPOINT_URL", TEXT, None, "Endpoint.", applies_to="oss"
 )
 MLFLOW_OSS_KEY_ID = _setting(
-    "MLFLOW_OSS_KEY_ID", TEXT, None, "Access key.", applies_to="oss", honoured=False
+    "MLFLOW_OSS_KEY_ID", TEXT, None, "Access key. Unset: anonymous.", applies_to="oss"
 )
 MLFLOW_OSS_KEY_SECRET = _setting(
     "MLFLOW_OSS_KEY_SECRET",
@@ -360,7 +360,6 @@ MLFLOW_OSS_KEY_SECRET = _setting(
     None,
     "Secret key.",
     applies_to="oss",
-    honoured=False,
     secret=True,
 )
 ARTIFACTORY_AUTH_TOKEN = _setting(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import anyio.to_thread
 
 from asyncstore import uris
+from asyncstore.backends import plugins
 from asyncstore.backends.base import Backend, Capabilities
 from asyncstore.errors import InvalidParameterError, MissingDependencyError
 
@@ -34,7 +35,6 @@ HTTP = Registration("asyncstore.backends.http", "http")
 SQL = Registration("asyncstore.backends.sql", None)
 THREADED = Registration("asyncstore.backends.threaded", None)
 
-#: A scheme of a database may carry a driver, `postgresql+psycopg2`, which is not part of the name.
 SCHEMES: dict[str, Registration] = {
     "": LOCAL,
     "file": LOCAL,
@@ -58,6 +58,9 @@ SCHEMES: dict[str, Registration] = {
     "viewfs": HDFS,
     "http": HTTP,
     "https": HTTP,
+    "oss": THREADED._replace(extra="oss"),
+    "oci": THREADED._replace(extra="oci"),
+    "hf": THREADED._replace(extra="hf"),
     "sqlite": SQL,
     "postgresql": SQL,
     "mysql": SQL,
@@ -68,20 +71,35 @@ SCHEMES: dict[str, Registration] = {
 async def open_backend(uri: str, storage_options: Mapping[str, Any] | None = None) -> Backend:
     """Open the storage of a URI. Its library is imported now, in a worker thread.
 
+    A scheme is looked for in `SCHEMES`, in the entry points of `plugins.BACKENDS`, in fsspec's
+    protocols and in the entry points of `plugins.MLFLOW`, in this order.
+
     Args:
-        uri: A path, or a URI of any scheme of `SCHEMES` or of fsspec.
+        uri: A path, or a URI of any scheme that one of these has.
         storage_options: Arguments of the fsspec filesystem; None for none.
 
     Raises:
         InvalidParameterError: Nobody knows the scheme.
         MissingDependencyError: The scheme's library is not installed; says which extra has it.
+        AsyncStoreError: The scheme is a plugin's, and the plugin cannot be loaded.
     """
     scheme = uris.scheme_of(uri)
-    registration = SCHEMES.get(scheme.partition("+")[0])
+    options = storage_options or {}
+    registration = _registration(scheme)
     if registration is None:
-        if not await anyio.to_thread.run_sync(_known_to_fsspec, scheme):
-            raise InvalidParameterError(_unknown(uri, scheme))
-        registration = THREADED
+        # What is installed is read from the disk.
+        plugin = await anyio.to_thread.run_sync(plugins.find_backend, scheme)
+        if plugin is not None:
+            return await plugins.open_backend(plugin, uri, options)
+        if await anyio.to_thread.run_sync(_known_to_fsspec, scheme):
+            registration = THREADED
+    if registration is None:
+        artifact_plugin = await anyio.to_thread.run_sync(plugins.find_mlflow, scheme)
+        if artifact_plugin is None:
+            raise InvalidParameterError(await anyio.to_thread.run_sync(_unknown, uri, scheme))
+        from asyncstore.backends import mlflow_plugin
+
+        return await mlflow_plugin.open_backend(artifact_plugin, uri, options)
     try:
         module = await anyio.to_thread.run_sync(importlib.import_module, registration.module)
     except ImportError as error:
@@ -91,8 +109,16 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any] | None = Non
             f"{scheme}: needs the library {error.name}; "
             f"run: pip install 'asyncstore[{registration.extra}]'"
         ) from error
-    backend: Backend = await module.open_backend(uri, storage_options or {})
+    backend: Backend = await module.open_backend(uri, options)
     return backend
+
+
+def _registration(scheme: str) -> Registration | None:
+    if scheme in SCHEMES:
+        return SCHEMES[scheme]
+    # That of a database may carry a driver, `postgresql+psycopg2`, which is not part of the name.
+    database = SCHEMES.get(scheme.partition("+")[0])
+    return database if database is SQL else None
 
 
 def _known_to_fsspec(scheme: str) -> bool:
@@ -109,7 +135,9 @@ def _unknown(uri: str, scheme: str) -> str:
         for name, registration in SCHEMES.items()
         if name
     )
+    installed = sorted(set(plugins.schemes()) - set(SCHEMES))
+    others = f"; of installed plugins {', '.join(installed)}" if installed else ""
     return (
         f"{uris.redact(uri)}: there is no storage for the scheme {scheme!r}. asyncstore has a "
-        f"plain path, {own}; and every protocol of fsspec.available_protocols()"
+        f"plain path, {own}{others}; and every protocol of fsspec.available_protocols()"
     )

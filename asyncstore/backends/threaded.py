@@ -7,34 +7,77 @@ filesystem has, and whatever it does, it does not do it on the event loop.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import fsspec
+from fsspec.asyn import AsyncFileSystem
+from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
-from asyncstore import uris
+from asyncstore import settings, uris
 from asyncstore.backends.base import Backend, Capabilities
+from asyncstore.backends.spooled import SpooledUpload, spool_directory
+from asyncstore.backends.threaded_errors import translate
+from asyncstore.concurrency import shielded
 from asyncstore.entities import FileInfo
 from asyncstore.errors import (
     AsyncStoreError,
     InvalidParameterError,
     MissingDependencyError,
     NotFoundError,
-    PermissionDeniedError,
     UnavailableError,
-    UnsupportedError,
 )
 from asyncstore.files.reading import ContentType
+from asyncstore.files.threads import run_in_thread
+from asyncstore.files.writing import STAGED_SUFFIX, staged_name
 from asyncstore.multipart import MultipartUpload, Part, abandoned, plan_parts
 
 __all__ = ["ThreadedBackend", "open_backend"]
 
 T = TypeVar("T")
-READ_SIZE = 4 * 1024 * 1024
+MIB = 1024 * 1024
+# One request each where the storage is remote; handed on in pieces of 1 MiB.
+READ_SIZE = 4 * MIB
+LIST_BATCH = 1000
 MAX_CONCURRENCY = 16
+CLOSE_WITHIN = 10.0
+
+
+class Known(NamedTuple):
+    """What asyncstore knows of a protocol. The extra has the protocol's name.
+
+    Args:
+        form: How its URIs are written.
+        location: What stands behind `://`.
+        options: Arguments of the filesystem that come from variables.
+    """
+
+    form: str
+    location: re.Pattern[str]
+    options: Mapping[str, settings.Setting[str | None]]
+
+
+#: Object stores: a file appears at once when it has been sent.
+KNOWN = {
+    "oss": Known(
+        "oss://bucket/path",
+        re.compile(r"[^/@:]+(?:/.*)?"),
+        {
+            "endpoint": settings.MLFLOW_OSS_ENDPOINT_URL,
+            "key": settings.MLFLOW_OSS_KEY_ID,
+            "secret": settings.MLFLOW_OSS_KEY_SECRET,
+        },
+    ),
+    # ocifs and huggingface_hub read their own variables.
+    "oci": Known("oci://bucket@namespace/path", re.compile(r"[^/@:]+@[^/@:]+(?:/.*)?"), {}),
+    "hf": Known("hf://owner/repository/path", re.compile(r"[^/@:]+/[^/]+(?:/.*)?"), {}),
+}
 
 
 async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
@@ -42,39 +85,71 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
 
     Args:
         uri: The root.
-        storage_options: Arguments of the filesystem.
+        storage_options: Arguments of the filesystem; they go above the variables.
 
     Raises:
         MissingDependencyError: The filesystem's library is not installed.
-        InvalidParameterError: fsspec does not know the protocol, or refuses the options.
+        InvalidParameterError: The URI is not in the protocol's form, fsspec does not know the
+            protocol, or the filesystem refuses the options.
     """
-
-    def connect() -> tuple[Any, str]:
-        fs, root = fsspec.url_to_fs(uri, **storage_options)
-        return fs, root.rstrip("/")
-
     shown = uris.redact(uri)
     scheme = uris.scheme_of(uri)
     if not uri[len(scheme) :].startswith(("://", "::")) and scheme != "data":
         # fsspec would take it for a local path.
         raise InvalidParameterError(f"{shown}: write {scheme}://...")
+    known = KNOWN.get(scheme)
+    # An instance that others share could not be closed.
+    options: dict[str, Any] = {"skip_instance_cache": True}
+    if known is not None:
+        _check(uri, known)
+        from_variables = {name: variable.get() for name, variable in known.options.items()}
+        options |= {name: value for name, value in from_variables.items() if value is not None}
+
+    def connect() -> tuple[Any, str]:
+        fs, root = fsspec.url_to_fs(uri, **options, **storage_options)
+        return fs, root.rstrip("/")
+
+    options = {name: value for name, value in options.items() if name not in storage_options}
     try:
         fs, root = await anyio.to_thread.run_sync(connect)
     except ImportError as error:
-        raise MissingDependencyError(f"open {shown}: {error}") from error
+        install = f"; run: pip install 'asyncstore[{scheme}]'" if known else ""
+        raise MissingDependencyError(f"open {shown}: {error}{install}") from error
     except (TypeError, ValueError) as error:
-        raise InvalidParameterError(f"open {shown}: {error}") from error
+        raise InvalidParameterError(f"open {shown}: {uris.redact(str(error))}") from error
     except OSError as error:
-        raise UnavailableError(f"open {shown}: {error}") from error
-    return ThreadedBackend(fs, root, anyio.CapacityLimiter(MAX_CONCURRENCY))
+        raise UnavailableError(f"open {shown}: {uris.redact(str(error))}") from error
+    except Exception as error:
+        raise translate(f"open {shown}", error) from error
+    threads = anyio.CapacityLimiter(MAX_CONCURRENCY)
+    return ThreadedBackend(fs, root, threads, whole_files=known is not None)
+
+
+def _check(uri: str, known: Known) -> None:
+    location = uri.partition("://")[2]
+    uris.root_path(uri, location)
+    if not known.location.fullmatch(location):
+        raise InvalidParameterError(f"{uris.redact(uri)}: write {known.form}")
 
 
 class ThreadedBackend(Backend):
-    """A filesystem behind fsspec's synchronous methods."""
+    """A filesystem behind fsspec's synchronous methods.
 
-    def __init__(self, fs: Any, root: str, threads: anyio.CapacityLimiter) -> None:
+    Args:
+        fs: The filesystem.
+        root: The root in its own form.
+        threads: How many calls at once.
+        whole_files: Whether `put_file` and `pipe_file` store a file in one step. Elsewhere a file
+            is written under a name of its own and renamed, where the filesystem does not do so.
+    """
+
+    def __init__(
+        self, fs: Any, root: str, threads: anyio.CapacityLimiter, *, whole_files: bool = False
+    ) -> None:
         super().__init__(fs, root, Capabilities(max_concurrency=MAX_CONCURRENCY))
         self._threads = threads
+        self._whole_files = whole_files
+        self._stages: bool | None = None
 
     async def run(self, path: str, call: Callable[[], T]) -> T:
         """Do one filesystem call in a worker thread, with its errors as asyncstore's."""
@@ -82,28 +157,26 @@ class ThreadedBackend(Backend):
             return await anyio.to_thread.run_sync(call, limiter=self._threads)
         except FileNotFoundError as error:
             raise self.missing(path) from error
-        except PermissionError as error:
-            raise PermissionDeniedError(f"{self.full_path(path)}: {error}") from error
-        except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-            raise InvalidParameterError(f"{self.full_path(path)}: {error}") from error
         except NotImplementedError as error:
-            raise UnsupportedError(
-                f"{self.full_path(path)}: {type(self.fs).__name__} cannot do this"
-            ) from error
-        except (ConnectionError, TimeoutError) as error:
-            raise UnavailableError(f"{self.full_path(path)}: {error}") from error
-        except OSError as error:
-            raise AsyncStoreError(f"{self.full_path(path)}: {error}") from error
+            action = f"{self.full_path(path)}: {type(self.fs).__name__} cannot do this"
+            raise translate(action, error) from error
+        except Exception as error:
+            raise translate(self.full_path(path), error) from error
 
     def at(self, uri: str) -> Backend | None:
         """Another root of the same filesystem instance's protocol."""
         protocols = (self.fs.protocol,) if isinstance(self.fs.protocol, str) else self.fs.protocol
+        scheme = uris.scheme_of(uri)
         own_options = fsspec.utils.infer_storage_options(uri)
         same_host = own_options.get("host") == getattr(self.fs, "host", own_options.get("host"))
-        if uris.scheme_of(uri) not in protocols or not same_host:
+        if scheme not in protocols or not same_host:
             return None
+        if scheme in KNOWN:
+            _check(uri, KNOWN[scheme])
         root = self.fs._strip_protocol(uri)  # noqa: SLF001  fsspec's name for a public step
-        backend = ThreadedBackend(self.fs, root.rstrip("/"), self._threads)
+        backend = ThreadedBackend(
+            self.fs, root.rstrip("/"), self._threads, whole_files=self._whole_files
+        )
         backend.retry = self.retry
         return backend
 
@@ -122,20 +195,18 @@ class ThreadedBackend(Backend):
         """fsspec's `ls`, past its cache."""
         full = self.full_path(path)
 
-        def ls() -> list[dict[str, Any]]:
+        def ls() -> list[FileInfo]:
             self.fs.invalidate_cache(full)
-            return list(self.fs.ls(full, detail=True))
+            return list(_entries(self.fs.ls(full, detail=True), full, path))
 
         try:
             found = await self.retry.run(lambda: self.run(path, ls))
         except (NotFoundError, InvalidParameterError):
             return
-        for item in found:
-            name = item["name"].rstrip("/")
-            # A file lists as itself, and some storages list a directory's own marker.
-            if name.strip("/") != full.strip("/"):
-                leaf = name.rpartition("/")[2]
-                yield _entry(item, f"{path}/{leaf}" if path else leaf)
+        for number, entry in enumerate(found):
+            if number % LIST_BATCH == LIST_BATCH - 1:
+                await anyio.lowlevel.checkpoint()
+            yield entry
 
     async def read(
         self, path: str, start: int = 0, end: int | None = None, etag: str | None = None
@@ -145,14 +216,37 @@ class ThreadedBackend(Backend):
         if end is None:
             end = (await self.info(path)).file_size
         if end is None:
-            yield await self.run(path, lambda: self.fs.cat_file(full))
+            async for piece in self._stream(path, start):
+                yield piece
             return
         for part in plan_parts(end - start, READ_SIZE) if end > start else ():
             first, last = start + part.offset, start + part.offset + part.size
-            yield await self.run(path, partial(self.fs.cat_file, full, start=first, end=last))
+
+            def cut(first: int = first, last: int = last) -> list[bytes]:
+                data = self.fs.cat_file(full, start=first, end=last)
+                return [data[offset : offset + MIB] for offset in range(0, len(data), MIB)]
+
+            for piece in await self.run(path, cut):
+                yield piece
+
+    async def _stream(self, path: str, start: int) -> AsyncGenerator[bytes]:
+        """A file whose size nobody knows."""
+        file = await self.run(path, lambda: self.fs.open(self.full_path(path), "rb"))
+        try:
+            while piece := await self.run(path, partial(file.read, MIB)):
+                skipped = min(start, len(piece))
+                start -= skipped
+                if skipped < len(piece):
+                    yield piece[skipped:]
+        finally:
+            await shielded(lambda: self.run(path, file.close), within=CLOSE_WITHIN)
 
     async def write(self, path: str, data: bytes | memoryview, content_type: ContentType) -> None:
-        """Through an upload of one part."""
+        """In one call where that stores whole files, else through an upload of one part."""
+        if self._whole_files:
+            full = self.full_path(path)
+            await self.run(path, lambda: self.fs.pipe_file(full, bytes(data)))
+            return
         upload = await self.start_upload(path, content_type)
         try:
             await upload.upload_part(Part(1, 0, len(data)), data)
@@ -164,12 +258,30 @@ class ThreadedBackend(Backend):
     async def start_upload(self, path: str, content_type: ContentType) -> MultipartUpload:
         """Open for writing without committing, so that a failure can discard."""
         full = self.full_path(path)
+        if self._whole_files:
+            directory = await run_in_thread(spool_directory)
 
-        def open_file() -> Any:
-            self.fs.makedirs(full.rpartition("/")[0], exist_ok=True)
-            return self.fs.open(full, "wb", autocommit=False)
+            async def send(file: Path) -> None:
+                await self.run(path, lambda: self.fs.put_file(str(file), full))
 
-        return StreamUpload(self, path, await self.run(path, open_file))
+            return SpooledUpload(directory, path.rpartition("/")[2], send)
+        return await self.run(path, lambda: self._open(path, full))
+
+    def _open(self, path: str, full: str) -> StreamUpload:
+        directory = full.rpartition("/")[0]
+        self.fs.makedirs(directory, exist_ok=True)
+        staged = f"{directory}/{staged_name()}"
+        if self._stages is None:
+            # Opening the destination itself could empty it.
+            file = self.fs.open(staged, "wb", autocommit=False)
+            shows = not _commits(file) or self.fs.exists(staged)
+            self._stages = shows and _renames(self.fs)
+            if self._stages:
+                return StreamUpload(self, path, file, staged)
+            _discard(self.fs, file, staged)
+        target = staged if self._stages else full
+        file = self.fs.open(target, "wb", autocommit=False)
+        return StreamUpload(self, path, file, target)
 
     async def delete(self, paths: Sequence[str]) -> None:
         """One by one, as not every filesystem deletes many."""
@@ -198,37 +310,63 @@ class ThreadedBackend(Backend):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 remove(directory)
 
+        if self._whole_files:
+            # Such a directory is a prefix, and that of a bucket would be the bucket itself.
+            return
         full = self.full_path(path)
         if await self.run(path, lambda: self.fs.isdir(full)):
             await self.run(path, partial(remove_if_there, full))
 
     async def aclose(self) -> None:
-        """fsspec shares instances between users and closes them itself."""
+        """The filesystem's own `close`, where it has one; and the end of the instance.
+
+        Those of fsspec that hold connections close them when the last reference goes, which may
+        take a moment: not on the event loop.
+        """
+        held = [self.fs]
+        self.fs = None
+
+        def close() -> None:
+            fs = held.pop()
+            if callable(getattr(fs, "close", None)):
+                fs.close()
+
+        await anyio.to_thread.run_sync(close)
 
 
 class StreamUpload:
     """One stream; the parts arrive in order.
 
     Nobody knows how much of a failed write arrived, so no step of it is worth a retry.
+
+    Args:
+        backend: The storage.
+        path: The file.
+        file: What the filesystem opened, not committing.
+        target: Where it was opened: the file itself, or a name of its own beside it.
     """
 
-    def __init__(self, backend: ThreadedBackend, path: str, file: Any) -> None:
+    def __init__(self, backend: ThreadedBackend, path: str, file: Any, target: str) -> None:
         self._backend = backend
         self._path = path
         self._file = file
+        self._target = target
 
     async def upload_part(self, part: Part, data: bytes | memoryview) -> None:
         """Append."""
         await self._once(lambda: self._file.write(bytes(data)))
 
     async def complete(self) -> None:
-        """Close and commit."""
+        """Close, commit, and rename."""
+        fs, full = self._backend.fs, self._backend.full_path(self._path)
 
         def commit() -> None:
             self._file.close()
             # Filesystems without transactions have neither: closing is their commit.
             if hasattr(self._file, "commit"):
                 self._file.commit()
+            if self._target != full:
+                _rename(fs, self._target, full)
 
         await self._once(commit)
 
@@ -242,15 +380,66 @@ class StreamUpload:
 
     async def abort(self) -> None:
         """Discard; where the filesystem cannot, close and delete."""
+        await self._backend.run(
+            self._path, lambda: _discard(self._backend.fs, self._file, self._target)
+        )
 
-        def discard() -> None:
-            if hasattr(self._file, "discard"):
-                self._file.discard()
-            else:
-                self._file.close()
-                self._backend.fs.rm_file(self._backend.full_path(self._path))
 
-        await self._backend.run(self._path, discard)
+def _commits(file: Any) -> bool:
+    """Whether a file that was opened with `autocommit=False` appears by `commit` only."""
+    commit = getattr(type(file), "commit", None)
+    return commit not in (None, AbstractBufferedFile.commit) and hasattr(file, "discard")
+
+
+def _renames(fs: Any) -> bool:
+    kind = type(fs)
+    return (
+        hasattr(kind, "mv_file")
+        or kind.mv is not AbstractFileSystem.mv
+        or kind.cp_file is not AbstractFileSystem.cp_file
+        or getattr(kind, "_cp_file", None) not in (None, AsyncFileSystem._cp_file)  # noqa: SLF001
+    )
+
+
+def _rename(fs: Any, source: str, target: str) -> None:
+    def move() -> None:
+        if hasattr(fs, "mv_file"):
+            fs.mv_file(source, target)
+        elif type(fs).mv is not AbstractFileSystem.mv:
+            fs.mv(source, target)
+        else:
+            # Not fsspec's own `mv`, which takes names for patterns.
+            fs.cp_file(source, target)
+            fs.rm_file(source)
+
+    try:
+        move()
+    except FileExistsError:
+        fs.rm_file(target)
+        move()
+
+
+def _discard(fs: Any, file: Any, target: str) -> None:
+    buffered = isinstance(file, AbstractBufferedFile)
+    if _commits(file):
+        file.discard()
+    elif not buffered:
+        file.close()
+    if buffered:
+        # Closing it, which its finalizer does, would store what has been written so far.
+        file.closed = True
+    if target.endswith(STAGED_SUFFIX) or not (buffered or _commits(file)):
+        with contextlib.suppress(FileNotFoundError):
+            fs.rm_file(target)
+
+
+def _entries(found: Any, full: str, path: str) -> Any:
+    for item in found:
+        name = item["name"].rstrip("/")
+        leaf = name.rpartition("/")[2]
+        # A file lists as itself, and some storages list a directory's own marker.
+        if name.strip("/") != full.strip("/") and not leaf.endswith(STAGED_SUFFIX):
+            yield _entry(item, f"{path}/{leaf}" if path else leaf)
 
 
 def _entry(info: Mapping[str, Any], path: str) -> FileInfo:

@@ -9,9 +9,14 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["STAGED_SUFFIX", "StagedFile", "write_file"]
+__all__ = ["STAGED_SUFFIX", "StagedFile", "staged_name", "write_file"]
 
 STAGED_SUFFIX = ".asyncstore-part"
+
+
+def staged_name() -> str:
+    """A new name for a file that is being written; no listing shows it."""
+    return f".{uuid.uuid4().hex}{STAGED_SUFFIX}"
 
 
 class StagedFile:
@@ -27,7 +32,7 @@ class StagedFile:
 
     def __init__(self, path: Path, size: int = 0) -> None:
         self._path = path
-        self._staged = path.with_name(f".{uuid.uuid4().hex}{STAGED_SUFFIX}")
+        self._staged = path.with_name(staged_name())
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
         try:
             self._fd = os.open(self._staged, flags, 0o666)

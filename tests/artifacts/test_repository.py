@@ -319,6 +319,7 @@ def brittle() -> type[Brittle]:
     fsspec.register_implementation("brittle", Brittle)
     Brittle.broken.clear()
     Brittle.store.clear()
+    Brittle.pseudo_dirs[:] = [""]
     return Brittle
 
 
