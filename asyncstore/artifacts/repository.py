@@ -101,6 +101,7 @@ class ArtifactRepository:
         options = self._options.resolve(backend.capabilities)
         backend.retry = options.retry
         transfer = Transfer(options, backend.capabilities)
+        backend.request_timeout = transfer.request_timeout
         self._opened = (backend, transfer, asyncio.get_running_loop())
         return self
 

@@ -126,7 +126,7 @@ class Transfer:
     def __init__(self, options: TransferOptions, storage: Capabilities) -> None:
         self.options = options
         limit = min(options.max_concurrency, storage.max_concurrency or options.max_concurrency)
-        self._request_timeout = None if options.timeout is not None else storage.request_timeout
+        self.request_timeout = None if options.timeout is not None else storage.request_timeout
         self._files = limit
         self._requests = anyio.CapacityLimiter(limit)
         self._memory = ByteBudget(options.max_memory)
@@ -156,7 +156,7 @@ class Transfer:
 
     async def request(self, call: Callable[[], Awaitable[T]]) -> T:
         """One request, under the budget of requests and with retries."""
-        timeout = self._request_timeout
+        timeout = self.request_timeout
 
         async def bounded() -> T:
             with anyio.move_on_after(timeout):
@@ -288,7 +288,11 @@ class Transfer:
     async def _upload_stream(self, backend: Backend, file: LocalFile) -> None:
         source = await run_in_thread(lambda: OpenFile(file))
         try:
-            await self.request(lambda: backend.write_file(file, source))
+            if backend.capabilities.resumable:
+                async with self.slot():
+                    await backend.write_file(file, source)
+            else:
+                await self.request(lambda: backend.write_file(file, source))
         finally:
             source.close()
 

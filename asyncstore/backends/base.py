@@ -36,6 +36,8 @@ class Capabilities:
             leaves it to the general one.
         download_chunk_size: The same for a range.
         batch_writes: `write_many` stores several small files in one request.
+        resumable: `write_file` takes several requests, and bounds and repeats each by itself with
+            the backend's `request_timeout` and `retry`.
         request_timeout: Seconds that one request may take, its content included, when
             MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT is not set; None for no limit.
     """
@@ -52,6 +54,7 @@ class Capabilities:
     upload_chunk_size: int | None = None
     download_chunk_size: int | None = None
     batch_writes: bool = False
+    resumable: bool = False
     request_timeout: float | None = None
 
 
@@ -71,8 +74,9 @@ class Backend(abc.ABC):
         self.fs = fs
         self.root = root
         self.capabilities = capabilities
-        # Of one page of a listing, which nobody above can repeat by itself.
+        # Of one page of a listing, which nobody above can repeat by itself, and its time.
         self.retry = RetryPolicy(attempts=1)
+        self.request_timeout: float | None = None
 
     def full_path(self, path: str) -> str:
         """The path in the filesystem's own form."""
