@@ -321,21 +321,35 @@ MLFLOW_GCS_UPLOAD_CHUNK_SIZE = _setting(
     "MLFLOW_GCS_UPLOAD_CHUNK_SIZE",
     GCS_CHUNK,
     None,
-    "Chunk size of uploads.",
+    "Size of an upload part, above MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE, and of the chunks of a "
+    "resumable upload. Unset: that variable, and 100 MiB.",
     applies_to="gcs",
     unit="bytes",
     mlflow="MLflow 3.17: unset lets Google's library choose; its document says 104857600.",
-    honoured=False,
 )
 MLFLOW_GCS_DOWNLOAD_CHUNK_SIZE = _setting(
     "MLFLOW_GCS_DOWNLOAD_CHUNK_SIZE",
     GCS_CHUNK,
     None,
-    "Chunk size of downloads.",
+    "Size of a range, above MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE. Unset: that variable.",
     applies_to="gcs",
     unit="bytes",
     mlflow="MLflow 3.17: unset lets Google's library choose; its document says 104857600.",
-    honoured=False,
+)
+STORAGE_EMULATOR_HOST = _setting(
+    "STORAGE_EMULATOR_HOST",
+    TEXT,
+    None,
+    "An emulator to use instead of Google's server, http://host:port, without credentials.",
+    applies_to="gcs",
+)
+GOOGLE_APPLICATION_CREDENTIALS = _setting(
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    TEXT,
+    None,
+    "Path of a file with credentials. Read by google-auth, with the rest of its chain: gcloud's "
+    "file, the metadata server.",
+    applies_to="gcs",
 )
 MLFLOW_KERBEROS_TICKET_CACHE = _setting(
     "MLFLOW_KERBEROS_TICKET_CACHE",
