@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import ssl
+from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -28,21 +30,26 @@ def create_engine(uri: str) -> AsyncEngine:
     """Make the engine. Imports the driver, so call it in a worker thread.
 
     Args:
-        uri: `sqlite:` or `postgresql:`, with any driver of MLflow's.
+        uri: `sqlite:`, `postgresql:`, `mysql:`, `mariadb:` or `mssql:`, with any driver.
 
     Returns:
         An engine without a connection yet.
 
     Raises:
-        InvalidParameterError: The URI cannot be parsed.
+        InvalidParameterError: The URI cannot be parsed, or a certificate cannot be read.
         MissingDependencyError: The driver is not installed.
     """
     try:
         url = make_url(uri)
     except (ArgumentError, ValueError) as error:
         raise InvalidParameterError(f"{redact(uri)} is not a database URI") from error
-    if url.get_backend_name() == "sqlite":
-        return _sqlite(url)
+    match url.get_backend_name():
+        case "sqlite":
+            return _sqlite(url)
+        case "mysql" | "mariadb":
+            return _mysql(url)
+        case "mssql":
+            return _mssql(url)
     return _postgresql(uri)
 
 
@@ -86,6 +93,88 @@ def _postgresql(uri: str) -> AsyncEngine:
         async_creator=partial(driver.connect, conninfo, **missing),
         **_pool(),
     )
+
+
+def _mysql(url: URL) -> AsyncEngine:
+    try:
+        driver = import_module("asyncstore.databases.mysql_driver")
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{_shown(url)}: MySQL needs aiomysql; run: pip install 'asyncstore[mysql]'"
+        ) from error
+    url = url.set(drivername="mysql+aiomysql")
+    dialect: Any = url.get_dialect()
+    _, options = dialect(dbapi=dialect.import_dbapi()).create_connect_args(url)
+    options = {"charset": "utf8mb4", "connect_timeout": CONNECT_SECONDS, **options}
+    if unknown := options.keys() - driver.OPTIONS:
+        raise InvalidParameterError(
+            f"{_shown(url)}: aiomysql has no option {', '.join(sorted(unknown))}"
+        )
+    options["ssl"] = _mysql_tls(options.get("ssl") or {})
+    return create_async_engine(
+        url,
+        async_creator=partial(driver.connect, **options),
+        # PostgreSQL's default. MySQL's own locks gaps between rows, and writers that do nothing to
+        # each other meet in deadlocks.
+        isolation_level="READ COMMITTED",
+        **_pool(),
+    )
+
+
+def _mysql_tls(given: Mapping[str, Any]) -> ssl.SSLContext | None:
+    """The TLS of MLflow's variables, above that of the URI (`?ssl_ca=...`); None for none.
+
+    As with MLflow's driver, the certificate is checked, and the host's name in it only on
+    `?ssl_check_hostname=true`: the certificates that MySQL makes for itself have no name.
+    """
+    variables = {
+        "ca": settings.MLFLOW_MYSQL_SSL_CA.get(),
+        "cert": settings.MLFLOW_MYSQL_SSL_CERT.get(),
+        "key": settings.MLFLOW_MYSQL_SSL_KEY.get(),
+    }
+    wanted = {**given, **{name: path for name, path in variables.items() if path}}
+    if not wanted:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=wanted.get("ca"), capath=wanted.get("capath"))
+        context.check_hostname = str(wanted.get("check_hostname")).lower() in ("true", "1")
+        if wanted.get("cert"):
+            context.load_cert_chain(wanted["cert"], wanted.get("key"))
+        if wanted.get("cipher"):
+            context.set_ciphers(wanted["cipher"])
+    except (OSError, ssl.SSLError) as error:
+        files = ", ".join(
+            f"{name}={wanted[name]}" for name in ("ca", "cert", "key") if name in wanted
+        )
+        raise InvalidParameterError(
+            f"MLFLOW_MYSQL_SSL_CA, _CERT, _KEY or the ssl_ part of the URI ({files}): {error}"
+        ) from error
+    return context
+
+
+def _mssql(url: URL) -> AsyncEngine:
+    try:
+        import_module("aioodbc")
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{_shown(url)}: SQL Server needs aioodbc and the system's unixODBC ({error}); run: "
+            "pip install 'asyncstore[mssql]'"
+        ) from error
+    if not {"driver", "odbc_connect", "dsn"} & url.query.keys() and url.database:
+        raise InvalidParameterError(
+            f"{_shown(url)} names no ODBC driver; add ?driver=ODBC+Driver+18+for+SQL+Server, or "
+            "whichever is installed"
+        )
+    return create_async_engine(
+        url.set(drivername="mssql+aioodbc"),
+        connect_args={"timeout": CONNECT_SECONDS},
+        **_pool(),
+    )
+
+
+def _shown(url: URL) -> str:
+    # What an ODBC URI has behind the question mark may hold a password of its own.
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def connections_of(engine: AsyncEngine) -> float:

@@ -29,6 +29,39 @@ _UNAVAILABLE = ("08", "53", "57P", *_ROLLED_BACK)
 _UNAUTHENTICATED = ("28",)
 _DENIED = ("42501", "25006")  # insufficient privilege, read-only transaction
 _NO_DATABASE = ("3D000",)
+# MySQL's and MariaDB's own numbers, where the drivers do not hand on the SQLSTATE, as the one that
+# PostgreSQL has for the same trouble.
+_STATE_OF_MYSQL = {
+    1045: "28000",  # access denied
+    1698: "28000",  # access denied, no password was asked for
+    1044: "42501",  # access to the database denied
+    1142: "42501",  # command denied on a table
+    1227: "42501",  # a privilege is missing
+    1290: "25006",  # --read-only
+    1792: "25006",  # read-only transaction
+    1049: "3D000",  # unknown database
+    1213: "40P01",  # deadlock
+    1205: "55P03",  # lock wait timeout
+    1020: "40001",  # record has changed since last read
+    1040: "53300",  # too many connections
+    1203: "53300",  # too many connections of this user
+    1053: "57P01",  # server shutdown in progress
+    1077: "57P01",  # normal shutdown
+    1317: "57P01",  # query was interrupted
+    1927: "57P01",  # connection was killed
+    1114: "53100",  # table is full
+    2002: "08001",  # cannot connect
+    2003: "08001",  # cannot connect
+    2006: "08006",  # server has gone away
+    2013: "08006",  # lost connection
+    2055: "08006",  # lost connection
+    1264: "22003",  # out of range
+    1366: "22000",  # incorrect value
+    1406: "22001",  # data too long
+}
+_SQLSTATE = re.compile(r"[0-9A-Z]{5}")
+# ODBC's "general error" and timeouts.
+_STATE_OF_ODBC = {"HYT00": "08001", "HYT01": "08001", "42000": "", "HY000": ""}
 _REFUSALS = (
     (
         re.compile(r"FATAL:.*(authentication failed|no pg_hba\.conf entry|role .* does not exist)"),
@@ -102,6 +135,13 @@ def _sqlstate(error: BaseException) -> str:
         state = getattr(link, "sqlstate", None)
         if isinstance(state, str):
             return state
+        if isinstance(link, exc.SQLAlchemyError | OSError) or len(link.args) < 2:
+            continue
+        number = link.args[0]
+        if isinstance(number, int) and number in _STATE_OF_MYSQL:
+            return _STATE_OF_MYSQL[number]
+        if isinstance(number, str) and _SQLSTATE.fullmatch(number):
+            return _STATE_OF_ODBC.get(number, number)
     return ""
 
 
@@ -121,5 +161,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _reason(error: BaseException) -> str:
     # The innermost error is the driver's own words, without SQL and without parameters.
-    text = str([*_chain(error)][-1]).strip()
+    innermost = [*_chain(error)][-1]
+    text = str(innermost).strip()
+    if not isinstance(innermost, OSError) and len(innermost.args) > 1:
+        # MySQL's drivers and ODBC's: a number, then the words.
+        text = str(innermost.args[1]).strip()
     return text.splitlines()[0] if text else type(error).__name__

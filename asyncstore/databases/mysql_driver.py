@@ -1,0 +1,38 @@
+"""aiomysql, as SQLAlchemy is to use it."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import aiomysql  # type: ignore[import-untyped]  # it ships no types
+
+__all__ = ["OPTIONS", "connect"]
+
+#: What a URI may set behind its question mark, by aiomysql's names.
+OPTIONS = frozenset(inspect.signature(aiomysql.Connection).parameters)
+
+
+class _Connection(aiomysql.Connection):  # type: ignore[misc]  # aiomysql ships no types
+    """A connection that can send bytes."""
+
+    def escape(self, value: Any) -> Any:
+        """A literal of SQL for a value."""
+        if isinstance(value, bytes):
+            # aiomysql's own way is gone from PyMySQL 1.2, and took the loop 40 ms a MiB before.
+            return f"_binary X'{value.hex()}'"
+        return super().escape(value)
+
+
+async def connect(**options: Any) -> _Connection:
+    """Connect, for SQLAlchemy's `async_creator`.
+
+    Args:
+        **options: Arguments of `aiomysql.connect`.
+
+    Returns:
+        A connection. A cancellation closes it, as it does during any statement.
+    """
+    connection = _Connection(**options)
+    await connection._connect()  # noqa: SLF001  what aiomysql.connect awaits
+    return connection

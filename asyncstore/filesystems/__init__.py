@@ -1,0 +1,1 @@
+"""fsspec filesystems of our own, where fsspec has none that will do."""
