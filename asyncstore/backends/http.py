@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -61,11 +62,12 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
             f"{uris.redact(uri)}: over http the password is sent in the clear; use https",
             stacklevel=2,
         )
-    auth = None
+    authorization = None
     if location.user is not None:
-        auth = aiohttp.BasicAuth(location.user, location.password or "", "utf-8")
+        credentials = f"{location.user}:{location.password or ''}"
+        authorization = f"Basic {b64encode(credentials.encode()).decode()}"
     try:
-        server = await WebServer.open(origin, auth, storage_options)
+        server = await WebServer.open(origin, authorization, storage_options)
     except (TypeError, ValueError) as error:
         raise InvalidParameterError(f"open {uris.redact(uri)}: {error}") from error
     return HttpBackend(server, root, (location.user, location.password))

@@ -70,13 +70,13 @@ class WebServer:
 
     @classmethod
     async def open(
-        cls, origin: URL, auth: aiohttp.BasicAuth | None, storage_options: Mapping[str, Any]
+        cls, origin: URL, authorization: str | None, storage_options: Mapping[str, Any]
     ) -> WebServer:
         """Make the filesystem and its session; no request is sent yet.
 
         Args:
             origin: Scheme, host and port.
-            auth: From the URI; None for none.
+            authorization: The header of that name, from the URI; None for none.
             storage_options: Arguments of fsspec's `HTTPFileSystem`, above what the URI says.
 
         Raises:
@@ -94,8 +94,9 @@ class WebServer:
         session_headers = dict(client.pop("headers", None) or {})
         headers = session_headers | dict(options.pop("headers", None) or {})
         own = {name: client.pop(name) for name in ("auth", "cookies") if client.get(name)}
-        if auth is not None and not any(name.lower() == "authorization" for name in headers):
-            own.setdefault("auth", auth)
+        identified = "auth" in own or "auth" in options
+        if authorization and not identified and "authorization" not in map(str.lower, headers):
+            headers["Authorization"] = authorization
         options.setdefault("get_client", _new_session)
         fs = HTTPFileSystem(
             **{**own, **options},
@@ -167,8 +168,8 @@ def failure(action: str, response: aiohttp.ClientResponse) -> AsyncStoreError:
 def _translated(action: str) -> Iterator[None]:
     try:
         yield
-    except aiohttp.InvalidURL as error:
-        raise InvalidParameterError(f"{action}: this is no URL") from error
+    except (aiohttp.InvalidURL, UnicodeError) as error:
+        raise InvalidParameterError(f"{action}: this is no URL, or no name of a host") from error
     except (aiohttp.ClientSSLError, aiohttp.ClientHttpProxyError) as error:
         raise AsyncStoreError(f"{action}: {error}") from error
     except (aiohttp.ClientError, TimeoutError) as error:

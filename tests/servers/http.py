@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -63,10 +64,9 @@ class WebServer(Server):
         arguments = [sys.executable, program, self.files, str(self.port), *(self._user or ())]
         self.spawn(arguments).wait_for_port(self.port)
 
-    def restart(self) -> None:
-        """End the process and start another one on the same port."""
+    def halt(self) -> None:
+        """End the process; `serve` starts another one on the same port."""
         self.processes.pop().stop()
-        self.serve()
 
 
 class PlainWebServer(WebServer):
@@ -87,9 +87,9 @@ def application(root: Path, user: tuple[str, str] | None) -> web.Application:
     import html
     from urllib.parse import quote
 
-    from aiohttp import BasicAuth, web
+    from aiohttp import web
 
-    expected = BasicAuth(*user).encode() if user else None
+    expected = f"Basic {b64encode(':'.join(user).encode()).decode()}" if user else None
 
     async def answer(request: web.Request) -> web.StreamResponse:
         if expected and request.headers.get("Authorization") != expected:
