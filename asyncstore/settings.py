@@ -483,9 +483,8 @@ MLFLOW_MYSQL_SSL_CA = _setting(
     "MLFLOW_MYSQL_SSL_CA",
     TEXT,
     None,
-    "Path of the CA certificate.",
+    "Path of the CA certificate; goes before `ssl_ca` of the URI, as the others before theirs.",
     applies_to="mysql",
-    honoured=False,
 )
 MLFLOW_MYSQL_SSL_CERT = _setting(
     "MLFLOW_MYSQL_SSL_CERT",
@@ -493,7 +492,6 @@ MLFLOW_MYSQL_SSL_CERT = _setting(
     None,
     "Path of the client certificate.",
     applies_to="mysql",
-    honoured=False,
 )
 MLFLOW_MYSQL_SSL_KEY = _setting(
     "MLFLOW_MYSQL_SSL_KEY",
@@ -501,7 +499,6 @@ MLFLOW_MYSQL_SSL_KEY = _setting(
     None,
     "Path of the client key.",
     applies_to="mysql",
-    honoured=False,
 )
 
 # Plugins
