@@ -12,14 +12,10 @@ import anyio
 
 from asyncstore import settings, uris
 from asyncstore.backends.base import Backend, Capabilities
-from asyncstore.backends.gcs_body import Crc32c, crc32c, related
+from asyncstore.backends.gcs_body import Crc32c, crc32c, media_type, related
 from asyncstore.backends.gcs_client import MAX_CONNECTIONS, Client, connect
-from asyncstore.backends.gcs_upload import (
-    COMPOSED_AT_ONCE,
-    CompositeUpload,
-    ResumableUpload,
-    media_type,
-)
+from asyncstore.backends.gcs_composite import COMPOSED_AT_ONCE, CompositeUpload
+from asyncstore.backends.gcs_resumable import ResumableUpload
 from asyncstore.concurrency import task_group
 from asyncstore.entities import FileInfo
 from asyncstore.errors import (

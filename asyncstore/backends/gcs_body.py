@@ -12,11 +12,20 @@ import aiohttp
 import google_crc32c
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from asyncstore.files.reading import OpenFile
+from asyncstore.files.reading import ContentType, OpenFile
 from asyncstore.files.threads import run_in_thread
 from asyncstore.multipart import Part, plan_parts
 
-__all__ = ["Body", "Crc32c", "StreamedBody", "crc32c", "file_crc32c", "related"]
+__all__ = [
+    "Body",
+    "Crc32c",
+    "StreamedBody",
+    "crc32c",
+    "encoded",
+    "file_crc32c",
+    "media_type",
+    "related",
+]
 
 MIB = 1024 * 1024
 SEND_SIZE = 256 * 1024
@@ -89,6 +98,19 @@ def related(metadata: Mapping[str, Any], data: bytes | memoryview) -> tuple[str,
     tail = f"\r\n--{boundary}--\r\n".encode()
     parts = (b"".join((head, data, tail)),) if len(data) <= SMALL else (head, data, tail)
     return f"multipart/related; boundary={boundary}", Body(*parts)
+
+
+def media_type(content_type: ContentType) -> str:
+    """The content type of an object. Its encoding is not stored, as MLflow does not.
+
+    With it the server would decompress a `.gz` file for whoever downloads it.
+    """
+    return content_type.type or "application/octet-stream"
+
+
+def encoded(resource: Mapping[str, Any]) -> bytes:
+    """A resource as it goes over the wire."""
+    return json.dumps(resource).encode()
 
 
 async def crc32c(data: bytes | memoryview) -> str:

@@ -35,13 +35,14 @@ class _Handler(server.RequestHandler):  # type: ignore[misc]  # it ships no type
     disable_nagle_algorithm = True
 
     body: bytes | None = None
+    wfile: Any
 
     def _handle(self) -> None:
         # What it reads of a request must be there before the others wait for it.
         self.body = _read(self)
         if len(self.body or b"") < int(self.headers.get("Content-Length") or 0):
             raise ConnectionError("the request broke off")
-        connection: Any = self.wfile
+        connection = self.wfile
         self.wfile = answer = io.BytesIO()
         try:
             with _lock:
@@ -50,7 +51,9 @@ class _Handler(server.RequestHandler):  # type: ignore[misc]  # it ships no type
             self.wfile = connection
         connection.write(answer.getvalue())
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle
+
+for _method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+    setattr(_Handler, f"do_{_method}", _Handler._handle)
 
 
 def _cancel(request: Any, response: Any, store: Any) -> None:
