@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -72,7 +73,8 @@ class Connections:
             InvalidParameterError: The URI cannot be parsed.
             MissingDependencyError: The driver is not installed.
         """
-        self._engine = await anyio.to_thread.run_sync(create_engine, self._uri)
+        make = partial(create_engine, self._uri, for_content=True)
+        self._engine = await anyio.to_thread.run_sync(make)
         self._places.total_tokens = connections_of(self._engine)
 
     async def aclose(self) -> None:

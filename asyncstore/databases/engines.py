@@ -26,11 +26,12 @@ CONNECT_SECONDS = 30
 POOL_SECONDS = 60.0
 
 
-def create_engine(uri: str) -> AsyncEngine:
+def create_engine(uri: str, *, for_content: bool = False) -> AsyncEngine:
     """Make the engine. Imports the driver, so call it in a worker thread.
 
     Args:
         uri: `sqlite:`, `postgresql:`, `mysql:`, `mariadb:` or `mssql:`, with any driver.
+        for_content: Whether rows with many bytes are to be fetched.
 
     Returns:
         An engine without a connection yet.
@@ -50,7 +51,7 @@ def create_engine(uri: str) -> AsyncEngine:
             return _mysql(url)
         case "mssql":
             return _mssql(url)
-    return _postgresql(uri)
+    return _postgresql(uri, for_content=for_content)
 
 
 def _sqlite(url: URL) -> AsyncEngine:
@@ -76,7 +77,7 @@ def _sqlite(url: URL) -> AsyncEngine:
     )
 
 
-def _postgresql(uri: str) -> AsyncEngine:
+def _postgresql(uri: str, *, for_content: bool) -> AsyncEngine:
     try:
         driver = import_module("asyncstore.databases.postgresql_driver")
     except ImportError as error:
@@ -87,7 +88,9 @@ def _postgresql(uri: str) -> AsyncEngine:
     conninfo = f"postgresql:{uri.partition(':')[2]}"
     defaults = {"connect_timeout": CONNECT_SECONDS, "application_name": "asyncstore"}
     given = driver.read_parameters(conninfo)
-    missing = {key: value for key, value in defaults.items() if key not in given}
+    missing: dict[str, Any] = {key: v for key, v in defaults.items() if key not in given}
+    if for_content:
+        missing["cursor_factory"] = driver.BinaryCursor
     return create_async_engine(
         "postgresql+psycopg://",
         async_creator=partial(driver.connect, conninfo, **missing),
