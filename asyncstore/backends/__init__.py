@@ -11,7 +11,7 @@ import anyio.to_thread
 from asyncstore import uris
 from asyncstore.backends import plugins
 from asyncstore.backends.base import Backend, Capabilities
-from asyncstore.errors import InvalidParameterError, MissingDependencyError
+from asyncstore.errors import AsyncStoreError, InvalidParameterError, MissingDependencyError
 
 __all__ = ["Backend", "Capabilities", "open_backend"]
 
@@ -87,19 +87,13 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any] | None = Non
     options = storage_options or {}
     registration = _registration(scheme)
     if registration is None:
-        # What is installed is read from the disk.
-        plugin = await anyio.to_thread.run_sync(plugins.find_backend, scheme)
-        if plugin is not None:
-            return await plugins.open_backend(plugin, uri, options)
-        if await anyio.to_thread.run_sync(_known_to_fsspec, scheme):
-            registration = THREADED
-    if registration is None:
-        artifact_plugin = await anyio.to_thread.run_sync(plugins.find_mlflow, scheme)
-        if artifact_plugin is None:
-            raise InvalidParameterError(await anyio.to_thread.run_sync(_unknown, uri, scheme))
-        from asyncstore.backends import mlflow_plugin
+        return await _open_plugin(scheme, uri, options)
+    return await _open_own(registration, scheme, uri, options)
 
-        return await mlflow_plugin.open_backend(artifact_plugin, uri, options)
+
+async def _open_own(
+    registration: Registration, scheme: str, uri: str, options: Mapping[str, Any]
+) -> Backend:
     try:
         module = await anyio.to_thread.run_sync(importlib.import_module, registration.module)
     except ImportError as error:
@@ -111,6 +105,26 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any] | None = Non
         ) from error
     backend: Backend = await module.open_backend(uri, options)
     return backend
+
+
+async def _open_plugin(scheme: str, uri: str, options: Mapping[str, Any]) -> Backend:
+    # What is installed is read from the disk, and what is imported may take its time.
+    broken: AsyncStoreError | None = None
+    try:
+        plugin = await anyio.to_thread.run_sync(plugins.find_backend, scheme)
+    except AsyncStoreError as error:
+        # It does not stand in the way of others.
+        broken, plugin = error, None
+    if plugin is not None:
+        return await plugins.open_backend(plugin, uri, options)
+    if await anyio.to_thread.run_sync(_known_to_fsspec, scheme):
+        return await _open_own(THREADED, scheme, uri, options)
+    plugin = await anyio.to_thread.run_sync(plugins.find_mlflow, scheme)
+    if plugin is None:
+        raise broken or InvalidParameterError(await anyio.to_thread.run_sync(_unknown, uri, scheme))
+    from asyncstore.backends import mlflow_plugin
+
+    return await mlflow_plugin.open_backend(plugin, uri, options)
 
 
 def _registration(scheme: str) -> Registration | None:

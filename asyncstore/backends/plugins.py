@@ -58,7 +58,8 @@ def find_backend(scheme: str) -> Plugin | None:
         The plugin; None where no package has one.
 
     Raises:
-        AsyncStoreError: There are some, and none can be loaded.
+        MissingDependencyError: There are some, and none can be loaded; the last one lacks a module.
+        AsyncStoreError: None can be loaded for another reason.
     """
     return _find(BACKENDS, scheme, lambda value: callable(getattr(value, "open_backend", None)))
 
@@ -113,7 +114,8 @@ def _find(group: str, scheme: str, usable: Any) -> Plugin | None:
         else:
             return Plugin(_described(entry), value)
     if reason is not None:
-        raise AsyncStoreError(
+        kind = MissingDependencyError if isinstance(reason, ImportError) else AsyncStoreError
+        raise kind(
             f"the scheme {scheme!r} is that of {_described(candidates[-1])}, which cannot be "
             f"loaded: {type(reason).__name__}: {reason}"
         ) from reason

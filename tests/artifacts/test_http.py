@@ -410,11 +410,11 @@ def _nothing() -> Iterator[None]:
 async def test_credentials_as_fsspec_names_them(how: str, guarded: WebServer) -> None:
     (guarded.files / "x").write_bytes(b"x")
     basic = f"Basic {b64encode(f'ada@lab:{SECRET}'.encode()).decode()}"
-    options: dict[str, Any] = {
+    ways: dict[str, dict[str, Any]] = {
         "headers": {"headers": {"Authorization": basic}},
         "client headers": {"client_kwargs": {"headers": {"Authorization": basic}}},
-    }[how]
-    async with ArtifactRepository(guarded.url, storage_options=options) as repository:
+    }
+    async with ArtifactRepository(guarded.url, storage_options=ways[how]) as repository:
         assert await repository.read_bytes("x") == b"x"
 
 

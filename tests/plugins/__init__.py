@@ -1,0 +1,1 @@
+"""Packages that offer storages to asyncstore, installed for real by the tests."""
