@@ -1,0 +1,105 @@
+"""OpenSSH's server, SFTP only."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import shutil
+import subprocess
+from pathlib import Path
+from typing import ClassVar
+
+from tests.servers.base import HOST, Process, Server, free_port
+
+_PROGRAM = "/usr/sbin/sshd"
+_CONFIGURATION = """\
+ListenAddress {host}:{port}
+HostKey {directory}/host_key
+AuthorizedKeysFile {directory}/authorized_keys
+PidFile none
+UsePAM no
+PasswordAuthentication yes
+KbdInteractiveAuthentication no
+PermitRootLogin yes
+StrictModes no
+Subsystem sftp internal-sftp
+"""
+
+
+class SSHD(Server):
+    """sshd for the user who runs the tests; `key` logs in, and `known_hosts` knows it.
+
+    `password_user` adds a system user with a password, which only root can.
+    """
+
+    name: ClassVar[str] = "sshd"
+    install_hint: ClassVar[str] = "apt-get install openssh-server"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.user = getpass.getuser()
+        self._password_user: tuple[str, str] | None = None
+
+    @classmethod
+    def available(cls) -> bool:
+        return Path(_PROGRAM).exists() and shutil.which("ssh-keygen") is not None
+
+    def boot(self) -> None:
+        if os.geteuid() == 0:
+            # Where it drops its rights to; distributions make it when the service starts.
+            Path("/run/sshd").mkdir(exist_ok=True)
+        self.port = free_port()
+        self.key = self.new_key("key")
+        self.new_key("host_key")
+        self.authorize(self.key)
+        self.known_hosts = self.directory / "known_hosts"
+        public = (self.directory / "host_key.pub").read_text()
+        self.known_hosts.write_text(f"[{HOST}]:{self.port} {public}")
+        (self.directory / "sshd_config").write_text(
+            _CONFIGURATION.format(host=HOST, port=self.port, directory=self.directory)
+        )
+        self.run()
+
+    def run(self) -> Process:
+        """Start it, also after it was stopped, on the same port."""
+        process = self.spawn([_PROGRAM, "-D", "-e", "-f", str(self.directory / "sshd_config")])
+        process.wait_for_port(self.port)
+        return process
+
+    def halt(self) -> None:
+        """Stop it with all its sessions; `run` starts it again."""
+        process = self.processes.pop()
+        # A session is a process in a group of its own.
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.stop()
+        for child in children:
+            subprocess.run(["kill", "-9", child], check=False, capture_output=True)
+
+    def new_key(self, name: str, passphrase: str = "") -> Path:
+        """A key in the server's directory, and its public part beside it."""
+        path = self.directory / name
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-f", str(path)]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+        return path
+
+    def authorize(self, key: Path) -> None:
+        """Let a key log in."""
+        with (self.directory / "authorized_keys").open("a") as file:
+            file.write(key.with_name(f"{key.name}.pub").read_text())
+
+    def password_user(self) -> tuple[str, str]:
+        """A system user and its password, made when first asked for; root only."""
+        if self._password_user is None:
+            name, password = f"asyncstore{secrets.token_hex(4)}", secrets.token_urlsafe(16)
+            home = self.directory / name
+            subprocess.run(["useradd", "-m", "-d", str(home), "-s", "/bin/sh", name], check=True)
+            self._password_user = name, password
+            subprocess.run(["chpasswd"], input=f"{name}:{password}", text=True, check=True)
+        return self._password_user
+
+    def stop(self) -> None:
+        super().stop()
+        if self._password_user is not None:
+            subprocess.run(["userdel", self._password_user[0]], check=True)
+            self._password_user = None
