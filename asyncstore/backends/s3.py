@@ -11,6 +11,7 @@ import anyio
 import anyio.to_thread
 
 from asyncstore import settings, uris
+from asyncstore.backends import s3_uris
 from asyncstore.backends.base import Backend, Capabilities
 from asyncstore.backends.s3_body import body, content_md5
 from asyncstore.backends.s3_client import MAX_CONNECTIONS, Sockets, connect
@@ -49,42 +50,33 @@ CAPABILITIES = Capabilities(
 
 
 async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
-    """Connect to the bucket of an `s3://bucket/prefix` URI.
+    """Connect to the bucket of a URI.
 
     Args:
-        uri: The root of the repository.
+        uri: `s3://bucket/prefix`, or one with a server, as `s3_uris.FORMS` has them.
         storage_options: Arguments of `s3fs.S3FileSystem`; they go above the variables.
 
     Raises:
         InvalidParameterError: The URI has no bucket, or a variable or option is not acceptable.
     """
-    root = _root(uri)
+    location = s3_uris.parse(uri)
     extra_args = settings.MLFLOW_S3_UPLOAD_EXTRA_ARGS.get()
     owner = settings.MLFLOW_S3_EXPECTED_BUCKET_OWNER.get()
     action = f"open {uris.redact(uri)}"
     try:
         with translated(action):
-            fs, client, sockets = await anyio.to_thread.run_sync(connect, storage_options)
+            fs, client, sockets = await anyio.to_thread.run_sync(connect, storage_options, location)
     except TypeError as error:
         # An option of a wrong type, or that nobody has.
         raise InvalidParameterError(f"{action}: {error}") from error
-    backend = S3Backend(fs, root, client, Direct(client), sockets, extra_args, owner)
+    backend = S3Backend(fs, location.root, client, Direct(client), sockets, extra_args, owner)
+    backend.endpoint_url = location.endpoint_url
     try:
         backend.check_extra_args()
     except InvalidParameterError:
         await backend.aclose()
         raise
     return backend
-
-
-def _root(uri: str) -> str:
-    bucket_and_prefix = uri.partition("://")[2]
-    if "?" in bucket_and_prefix or "#" in bucket_and_prefix:
-        raise InvalidParameterError(f"{uri}: an S3 URI has no '?' or '#'; write s3://bucket/prefix")
-    root = bucket_and_prefix.strip("/")
-    if not root or bucket_and_prefix.startswith("/"):
-        raise InvalidParameterError(f"{uri} names no bucket; write s3://bucket/prefix")
-    return root
 
 
 class S3Backend(Backend):
@@ -109,20 +101,26 @@ class S3Backend(Backend):
         self._members_of: dict[str, set[str]] = {}
         self._turnstile = Turnstile(REQUESTS_PER_TURN)
         self._bucket, _, self._prefix = root.partition("/")
+        # Of the URI; None where the variables say it.
+        self.endpoint_url: str | None = None
 
     def at(self, uri: str) -> Backend | None:
-        """The same client for another root of the same bucket."""
-        if uris.scheme_of(uri) not in ("s3", "s3a"):
+        """The same client for another root on the same server."""
+        if uris.scheme_of(uri) not in ("s3", "s3a", *s3_uris.FORMS):
+            return None
+        location = s3_uris.parse(uri)
+        if location.endpoint_url != self.endpoint_url:
             return None
         backend = S3Backend(
             self.fs,
-            _root(uri),
+            location.root,
             self._client,
             self._direct,
             self._sockets,
             self._extra_args,
             self._expected_bucket_owner,
         )
+        backend.endpoint_url = self.endpoint_url
         backend._turnstile = self._turnstile
         backend.retry = self.retry
         return backend

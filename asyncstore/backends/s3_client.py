@@ -19,6 +19,7 @@ from s3fs import S3FileSystem
 
 from asyncstore import __version__, settings
 from asyncstore.backends.s3_body import md5_base64
+from asyncstore.backends.s3_uris import S3Location
 
 __all__ = ["MAX_CONNECTIONS", "Sockets", "connect"]
 
@@ -56,17 +57,18 @@ class Sockets:
         return [made for made in self._made if made.fileno() != -1]
 
 
-def connect(storage_options: Mapping[str, Any]) -> tuple[Any, Any, Sockets]:
+def connect(storage_options: Mapping[str, Any], location: S3Location) -> tuple[Any, Any, Sockets]:
     """Make a filesystem and its client from the variables. Blocks: call it in a worker thread.
 
     Args:
-        storage_options: Arguments of `s3fs.S3FileSystem`; they go above the variables.
+        storage_options: Arguments of `s3fs.S3FileSystem`; they go above the URI and the variables.
+        location: What the URI says of the server goes above the variables.
 
     Returns:
         The filesystem, its aiobotocore client and the client's sockets; no request was sent yet.
     """
     sockets = Sockets()
-    options = _filesystem_options(storage_options, sockets)
+    options = _filesystem_options(storage_options, location, sockets)
     session = AioSession(profile=options.pop("profile", None))
     factory = session.get_component("response_parser_factory")
     # botocore's own parser guesses the format, which takes longer than the rest of a response.
@@ -80,7 +82,9 @@ def connect(storage_options: Mapping[str, Any]) -> tuple[Any, Any, Sockets]:
     return fs, asyncio.run(fs.set_session()), sockets
 
 
-def _filesystem_options(storage_options: Mapping[str, Any], sockets: Sockets) -> dict[str, Any]:
+def _filesystem_options(
+    storage_options: Mapping[str, Any], location: S3Location, sockets: Sockets
+) -> dict[str, Any]:
     options = dict(storage_options)
     config = {
         "max_pool_connections": MAX_CONNECTIONS,
@@ -101,7 +105,9 @@ def _filesystem_options(storage_options: Mapping[str, Any], sockets: Sockets) ->
         **config.get("connector_args", {}),
     }
     config["s3"] = {
-        "addressing_style": settings.MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE.get(),
+        "addressing_style": (
+            location.addressing_style or settings.MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE.get()
+        ),
         # Signing the payload would hash it on the event loop. Its MD5 is computed in a worker
         # thread and is part of what is signed.
         "payload_signing_enabled": False,
@@ -110,7 +116,9 @@ def _filesystem_options(storage_options: Mapping[str, Any], sockets: Sockets) ->
     client = dict(options.pop("client_kwargs", {}))
     if settings.MLFLOW_S3_IGNORE_TLS.get():
         client.setdefault("verify", False)
-    if endpoint := settings.MLFLOW_S3_ENDPOINT_URL.get():
+    if location.region:
+        client.setdefault("region_name", location.region)
+    if endpoint := location.endpoint_url or settings.MLFLOW_S3_ENDPOINT_URL.get():
         options.setdefault("endpoint_url", endpoint)
     return options | {
         "asynchronous": True,
