@@ -12,7 +12,7 @@ from asyncstore import uris
 from asyncstore.backends.base import Backend, Capabilities
 from asyncstore.backends.sql_uri import SqlRoot, parse_root
 from asyncstore.entities import FileInfo
-from asyncstore.errors import InvalidParameterError, NotFoundError
+from asyncstore.errors import InvalidParameterError
 from asyncstore.files.reading import ContentType
 from asyncstore.multipart import MultipartUpload
 
@@ -80,13 +80,14 @@ class SqlBackend(Backend):
         """One row."""
         if not path:
             return FileInfo("", True, None)
-        try:
-            return _entry(await self.fs._info(self.full_path(path)), path)  # noqa: SLF001  fsspec's name for a public step
-        except NotFoundError as error:
-            if error.__cause__ is None:
-                raise self.missing(path) from error
-            # The database itself is missing.
-            raise
+        entry = await self.fs.find(self.full_path(path))
+        if entry is None:
+            raise self.missing(path)
+        return _entry(entry, path)
+
+    async def exists(self, path: str) -> bool:
+        """One row; a database that is missing is an error."""
+        return not path or await self.fs.find(self.full_path(path)) is not None
 
     async def list(self, path: str) -> AsyncGenerator[FileInfo]:
         """By the index of the directory, a page at a time."""

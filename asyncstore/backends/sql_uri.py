@@ -50,9 +50,9 @@ def parse_root(uri: str) -> SqlRoot:
     Raises:
         InvalidParameterError: It names no database, or is not clear; says how to write it.
     """
-    scheme, separator, rest = uri.partition("://")
-    dialect = scheme.partition("+")[0].lower()
+    dialect = uris.scheme_of(uri).partition("+")[0]
     dialect = _DIALECTS.get(dialect, dialect)
+    scheme, separator, rest = uri.partition("://")
     rest, mark, query = rest.partition("?")
     shown = uris.redact(f"{scheme}://{rest}")
     form = FORMS[dialect]
@@ -80,7 +80,8 @@ def _split_sqlite(uri: str, query: str, shown: str, form: str) -> tuple[str, str
         )
     for count, segment in enumerate(segments, 1):
         if _SQLITE_FILE.fullmatch(segment):
-            return f"sqlite:///{'/'.join(segments[:count])}", "/".join(segments[count:])
+            file, path = "/".join(segments[:count]), "/".join(segments[count:])
+            return f"{uri.partition(':')[0]}:///{file}", path
     raise InvalidParameterError(
         f"{shown} does not say which part of it is the database file; write {form}"
     )

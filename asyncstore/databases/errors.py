@@ -29,8 +29,8 @@ _UNAVAILABLE = ("08", "53", "57P", *_ROLLED_BACK)
 _UNAUTHENTICATED = ("28",)
 _DENIED = ("42501", "25006")  # insufficient privilege, read-only transaction
 _NO_DATABASE = ("3D000",)
-# MySQL's and MariaDB's own numbers, where the drivers do not hand on the SQLSTATE, as the one that
-# PostgreSQL has for the same trouble.
+# MySQL's and MariaDB's own numbers, as the SQLSTATE that PostgreSQL has for the same trouble: their
+# own is often only "general error", and older drivers do not hand it on.
 _STATE_OF_MYSQL = {
     1045: "28000",  # access denied
     1698: "28000",  # access denied, no password was asked for
@@ -60,7 +60,7 @@ _STATE_OF_MYSQL = {
     1406: "22001",  # data too long
 }
 _SQLSTATE = re.compile(r"[0-9A-Z]{5}")
-# ODBC's "general error" and timeouts.
+# ODBC's timeouts, and what says nothing, of ODBC's and of MySQL's.
 _STATE_OF_ODBC = {"HYT00": "08001", "HYT01": "08001", "42000": "", "HY000": ""}
 _REFUSALS = (
     (
@@ -132,16 +132,15 @@ def _is(error: BaseException, kind: type[BaseException]) -> bool:
 
 def _sqlstate(error: BaseException) -> str:
     for link in _chain(error):
-        state = getattr(link, "sqlstate", None)
-        if isinstance(state, str):
-            return state
-        if isinstance(link, exc.SQLAlchemyError | OSError) or len(link.args) < 2:
+        if isinstance(link, exc.SQLAlchemyError | OSError):
             continue
-        number = link.args[0]
+        number = link.args[0] if len(link.args) > 1 else None
         if isinstance(number, int) and number in _STATE_OF_MYSQL:
             return _STATE_OF_MYSQL[number]
-        if isinstance(number, str) and _SQLSTATE.fullmatch(number):
-            return _STATE_OF_ODBC.get(number, number)
+        # PostgreSQL's drivers, MySQL's newer ones; ODBC has it where MySQL has its number.
+        state = getattr(link, "sqlstate", None) or number
+        if isinstance(state, str) and _SQLSTATE.fullmatch(state):
+            return _STATE_OF_ODBC.get(state, state)
     return ""
 
 

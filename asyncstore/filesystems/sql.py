@@ -129,23 +129,24 @@ class SqlFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec ships no t
 
     # Looking
 
+    async def find(self, path: str) -> dict[str, Any] | None:
+        """What `info` says of a path; None where there is nothing."""
+        if not path:
+            return {"name": "", "type": "directory", "size": 0}
+        if not await self._has_tables():
+            return None
+        row = await self.connections.read(f"looking at {path!r}", partial(rows.find, path=path))
+        return None if row is None else _entry(row)
+
     async def _info(self, path: str, **_: Any) -> dict[str, Any]:
         name = self._strip_protocol(path)
-        if not name:
-            return {"name": "", "type": "directory", "size": 0}
-        row = None
-        if await self._has_tables():
-            row = await self.connections.read(f"looking at {name!r}", partial(rows.find, path=name))
-        if row is None:
+        entry = await self.find(name)
+        if entry is None:
             raise NotFoundError(f"there is no artifact {name!r}")
-        return _entry(row)
+        return entry
 
     async def _exists(self, path: str, **_: Any) -> bool:
-        try:
-            await self._info(path)
-        except NotFoundError:
-            return False
-        return True
+        return await self.find(self._strip_protocol(path)) is not None
 
     async def _ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         name = self._strip_protocol(path)
