@@ -73,9 +73,14 @@ class StreamedBody(aiohttp.Payload):
     def __init__(self, pieces: MemoryObjectReceiveStream[memoryview], size: int) -> None:
         super().__init__(pieces)
         self._size = size
+        self._begun = False
 
     async def write(self, writer: Any) -> None:
-        """Send what comes."""
+        """Send what comes, once."""
+        if self._begun:
+            # aiohttp does it when a connection that was used before turns out to be gone.
+            raise ConnectionResetError("the connection was lost while content was being sent")
+        self._begun = True
         async for piece in self._value:
             await writer.write(piece)
 
