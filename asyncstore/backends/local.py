@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
+import sys
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -16,11 +18,13 @@ from fsspec.implementations.local import LocalFileSystem
 
 from asyncstore import uris
 from asyncstore.backends.base import Backend, Capabilities
+from asyncstore.concurrency import shielded
 from asyncstore.entities import FileInfo
 from asyncstore.errors import (
     IntegrityError,
     InvalidParameterError,
     NotFoundError,
+    UnavailableError,
 )
 from asyncstore.files.reading import ContentType
 from asyncstore.files.threads import patiently, run_in_thread
@@ -32,6 +36,10 @@ __all__ = ["LocalBackend", "open_backend"]
 T = TypeVar("T")
 READ_SIZE = 1024 * 1024
 LIST_BATCH = 1000
+CLOSE_WITHIN = 10.0
+# What Linux's NFS client makes of a file that is deleted while it is open.
+SILLY = re.compile(r"\.nfs[0-9a-f]{24}")
+IN_USE = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY)
 
 
 async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
@@ -99,7 +107,7 @@ class LocalBackend(Backend):
                 for entry in batch:
                     yield entry
         finally:
-            entries.close()
+            await _closed(entries)
 
     async def read(
         self, path: str, start: int = 0, end: int | None = None, etag: str | None = None
@@ -115,6 +123,8 @@ class LocalBackend(Backend):
             data = os.pread(file.fileno(), size, offset)
             if etag and _etag(os.fstat(file.fileno())) != etag:
                 raise IntegrityError(f"{local} changed while it was being read; read it again")
+            if len(data) < size or offset + size == end:
+                file.close()
             return data
 
         offset = start
@@ -129,8 +139,8 @@ class LocalBackend(Backend):
                     return
                 offset += size
         finally:
-            if file is not None:
-                file.close()
+            if file is not None and not file.closed:
+                await _closed(file)
 
     async def write(self, path: str, data: bytes | memoryview, content_type: ContentType) -> None:
         """Staged, synced, renamed."""
@@ -174,12 +184,12 @@ class LocalBackend(Backend):
         def remove() -> None:
             if not local.is_symlink():
                 if local.is_dir():
-                    shutil.rmtree(local)
+                    _remove_tree(local)
             elif path:
                 local.unlink()
             elif local.is_dir():
                 # A root that is a link stays one.
-                shutil.rmtree(local.resolve())
+                _remove_tree(local.resolve())
                 local.resolve().mkdir()
 
         await run_in_thread(remove)
@@ -207,9 +217,43 @@ class LocalUpload:
         await run_in_thread(self._staged.discard)
 
 
+async def _closed(handle: Any) -> None:
+    """Close a file or directory; on an NFS server that can take its time."""
+    await shielded(lambda: run_in_thread(handle.close), within=CLOSE_WITHIN)
+
+
+def _remove_tree(directory: Path) -> None:
+    """Remove all that can be removed, and then say what could not.
+
+    Raises:
+        UnavailableError: Something is in use; on NFS a file that was deleted keeps its directory
+            until its last reader closes it.
+    """
+    held: list[Path] = []
+
+    def look(_: object, path: str, error: BaseException) -> None:
+        if isinstance(error, FileNotFoundError):
+            # Somebody else deletes here too.
+            return
+        if not isinstance(error, OSError) or error.errno not in IN_USE:
+            raise error
+        held.append(Path(path))
+
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(directory, onexc=look)
+    else:
+        shutil.rmtree(directory, onerror=lambda call, path, info: look(call, path, info[1]))
+    # It comes first, and its directories behind it.
+    if held:
+        raise UnavailableError(
+            f"{held[0]} is in use: somebody reads what was deleted, or writes; delete it again "
+            "when that has ended"
+        )
+
+
 def _visible(entries: Iterator[os.DirEntry[str]], path: str) -> Iterator[FileInfo]:
     for entry in entries:
-        if entry.name.endswith(STAGED_SUFFIX):
+        if entry.name.endswith(STAGED_SUFFIX) or SILLY.fullmatch(entry.name):
             continue
         below = f"{path}/{entry.name}" if path else entry.name
         try:

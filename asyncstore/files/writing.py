@@ -33,6 +33,7 @@ class StagedFile:
     def __init__(self, path: Path, size: int = 0) -> None:
         self._path = path
         self._staged = path.with_name(staged_name())
+        self._identity: tuple[int, int] | None = None
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
         try:
             self._fd = os.open(self._staged, flags, 0o666)
@@ -61,6 +62,7 @@ class StagedFile:
             try:
                 try:
                     os.fsync(fd)
+                    self._identity = _identity(os.fstat(fd))
                 finally:
                     os.close(fd)
             except OSError as error:
@@ -68,7 +70,12 @@ class StagedFile:
                 self._staged.unlink(missing_ok=True)
                 reason = f"what was written is lost: {error.strerror}"
                 raise OSError(errno.EIO, reason, str(self._path)) from error
-        self._staged.replace(self._path)
+        try:
+            self._staged.replace(self._path)
+        except FileNotFoundError:
+            # Over NFS a rename whose answer was lost is sent again, and finds nothing to rename.
+            if _identity(self._path.stat()) != self._identity:
+                raise
 
     def discard(self) -> None:
         """Remove what was written, unless it was committed."""
@@ -77,6 +84,10 @@ class StagedFile:
             with contextlib.suppress(OSError):
                 os.close(fd)
         self._staged.unlink(missing_ok=True)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _reserve(fd: int, size: int) -> None:
