@@ -31,8 +31,10 @@ from asyncstore.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from asyncstore.testing.conformance import ArtifactRepositoryTests, Place, RawStorage
 from asyncstore.testing.fault_proxy import Answer, FaultProxy, Request, Reset, Truncate
 from tests.artifacts.conftest import LARGE, MIB, QUICK
+from tests.artifacts.raw import RawDirectory
 from tests.servers.http import PlainWebServer, WebServer
 from tests.servers.running import running
 
@@ -133,6 +135,68 @@ def say(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", **heade
     handler.end_headers()
     if handler.command != "HEAD":
         handler.wfile.write(body)
+
+
+# The suite
+
+
+def basic(password: str) -> dict[str, Any]:
+    """Options with credentials; in a URI they would warn."""
+    encoded = b64encode(f"ada@lab:{password}".encode()).decode()
+    return {"headers": {"Authorization": f"Basic {encoded}"}}
+
+
+class _WebServerTests(ArtifactRepositoryTests):
+    storage = "HTTP(S)"
+    writable = False
+
+    @pytest.fixture
+    def artifact_uri(self, web_server: WebServer) -> str:
+        return f"{web_server.url}/ro%20ot%2B"
+
+    @pytest.fixture
+    def raw(self, web_server: WebServer) -> RawStorage:
+        (web_server.files / "ro ot+").mkdir()
+        return RawDirectory(web_server.files / "ro ot+")
+
+    @pytest.fixture
+    def proxy(self, web_server: WebServer) -> Iterator[FaultProxy]:
+        with FaultProxy(web_server.address) as proxy:
+            yield proxy
+
+    @pytest.fixture
+    def proxied(
+        self,
+        proxy: FaultProxy,
+        web_server: WebServer,
+        artifact_uri: str,
+        storage_options: dict[str, Any] | None,
+    ) -> Place:
+        return Place(artifact_uri.replace(web_server.url, proxy.url), storage_options)
+
+
+class TestServerWithRanges(_WebServerTests):
+    server = "aiohttp, with ranges"
+
+    @pytest.fixture
+    def web_server(self, guarded: WebServer) -> WebServer:
+        return guarded
+
+    @pytest.fixture
+    def storage_options(self) -> dict[str, Any]:
+        return basic(SECRET)
+
+    @pytest.fixture
+    def wrong_credentials(self, artifact_uri: str) -> Place:
+        return Place(artifact_uri, basic("guessed"))
+
+
+class TestServerWithoutRanges(_WebServerTests):
+    server = "python -m http.server, without ranges"
+
+    @pytest.fixture
+    def web_server(self, plain: PlainWebServer) -> WebServer:
+        return plain
 
 
 def gets(proxy: FaultProxy, path: str) -> list[Request]:

@@ -31,6 +31,9 @@ class _InADirectory(ArtifactRepositoryTests):
 class TestFsspecEntryPoint(_InADirectory):
     """`attic:`, through the group `fsspec.specs`."""
 
+    storage = "Any fsspec protocol"
+    server = "a package with an entry point of fsspec"
+
     @pytest.fixture
     def artifact_uri(self, root: Path) -> str:
         return f"attic://{root}"
@@ -38,6 +41,9 @@ class TestFsspecEntryPoint(_InADirectory):
 
 class TestMLflowPlugin(_InADirectory):
     """`cellar:`, through the group `mlflow.artifact_repository`."""
+
+    storage = "Artifact plugins of MLflow"
+    server = "a package with an entry point of MLflow"
 
     @pytest.fixture
     def artifact_uri(self, root: Path) -> str:
@@ -64,6 +70,9 @@ class RawCrate:
 
 class TestBackendPlugin(_InADirectory):
     """`crate:`, through the group `asyncstore.backends`."""
+
+    storage = "Storages of other packages"
+    server = "a package with an entry point of asyncstore"
 
     @pytest.fixture
     def artifact_uri(self, root: Path) -> str:
