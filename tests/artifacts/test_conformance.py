@@ -11,7 +11,8 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from asyncstore.testing.conformance import ODD_NAMES, ArtifactRepositoryTests, RawStorage
+from asyncstore.testing.conformance import ODD_NAMES, ArtifactRepositoryTests, Place, RawStorage
+from asyncstore.testing.fault_proxy import INTERNAL_ERROR, Answer, FaultProxy
 from tests.artifacts.raw import RawDirectory, RawMemory, RawS3
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _numbers = itertools.count()
 
 
 class TestPlainPath(ArtifactRepositoryTests):
+    storage = "Local directory, NFS"
+    server = "a directory"
     directories = True
     odd_names = (*ODD_NAMES, "line\nbreak", "tab\there", "trailing ", " leading", "\x01")
     many = 10_000
@@ -37,6 +40,8 @@ class TestPlainPath(ArtifactRepositoryTests):
 
 
 class TestFileUri(ArtifactRepositoryTests):
+    storage = "Local directory, NFS"
+    server = "a directory, as file:"
     directories = True
 
     @pytest.fixture
@@ -54,6 +59,8 @@ class TestFileUri(ArtifactRepositoryTests):
 
 
 class TestMemory(ArtifactRepositoryTests):
+    storage = "Memory"
+    server = "this process"
     many = 2_000
 
     @pytest.fixture
@@ -75,6 +82,9 @@ class TestMemory(ArtifactRepositoryTests):
 
 class TestFsspecProtocol(ArtifactRepositoryTests):
     """`local:` is fsspec's own and unknown to asyncstore: it goes by its name alone."""
+
+    storage = "Any fsspec protocol"
+    server = "fsspec's local:"
 
     @pytest.fixture
     def root(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -103,6 +113,9 @@ class ShelfFileSystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec ships n
 
 
 class TestRegisteredFilesystem(ArtifactRepositoryTests):
+    storage = "Any fsspec protocol"
+    server = "a registered class"
+
     @pytest.fixture
     def root(self) -> str:
         fsspec.register_implementation("shelf", ShelfFileSystem)
@@ -118,7 +131,8 @@ class TestRegisteredFilesystem(ArtifactRepositoryTests):
 
 
 class TestRadosGateway(ArtifactRepositoryTests):
-    many = 1_050
+    storage = "Amazon S3 and compatible"
+    server = "Ceph radosgw"
 
     @pytest.fixture
     def prefix(self) -> str:
@@ -132,9 +146,32 @@ class TestRadosGateway(ArtifactRepositoryTests):
     def raw(self, radosgw: RadosGateway, s3_bucket: str, prefix: str) -> RawStorage:
         return RawS3(radosgw, s3_bucket, f"{prefix}/")
 
+    @pytest.fixture
+    def proxy(self, radosgw_proxy: FaultProxy) -> FaultProxy:
+        return radosgw_proxy
+
+    @pytest.fixture
+    def proxied(self, proxy: FaultProxy, artifact_uri: str) -> Place:
+        return Place(artifact_uri, {"endpoint_url": proxy.url})
+
+    @pytest.fixture
+    def error_in_200(self) -> Answer:
+        return Answer(
+            status=200,
+            body=INTERNAL_ERROR,
+            matches=lambda request: request.method == "POST" and "uploadId" in request.query,
+        )
+
+    @pytest.fixture
+    def wrong_credentials(self, radosgw: RadosGateway, artifact_uri: str) -> Place:
+        return Place(artifact_uri, {"key": radosgw.access_key, "secret": "wrong"})
+
 
 class TestRclone(ArtifactRepositoryTests):
     """A server that knows little of S3 works as it comes."""
+
+    storage = "Amazon S3 and compatible"
+    server = "rclone serve s3"
 
     @pytest.fixture
     def bucket(self, rclone: Rclone, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
@@ -151,3 +188,16 @@ class TestRclone(ArtifactRepositoryTests):
     @pytest.fixture
     def raw(self, rclone: Rclone, bucket: str) -> RawStorage:
         return RawS3(rclone, bucket, "prefix/")
+
+    @pytest.fixture
+    def proxy(self, rclone: Rclone) -> Iterator[FaultProxy]:
+        with FaultProxy(rclone.address) as proxy:
+            yield proxy
+
+    @pytest.fixture
+    def proxied(self, proxy: FaultProxy, artifact_uri: str) -> Place:
+        return Place(artifact_uri, {"endpoint_url": proxy.url})
+
+    @pytest.fixture
+    def wrong_credentials(self, rclone: Rclone, artifact_uri: str) -> Place:
+        return Place(artifact_uri, {"key": rclone.access_key, "secret": "wrong"})
