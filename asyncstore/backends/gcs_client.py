@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -31,6 +32,7 @@ CONNECT_WITHIN = 30.0
 REQUESTS_PER_TURN = 8
 READ_BUFFER = 256 * 1024
 JSON_SIZE = 256 * 1024
+HOST = re.compile(r"[\w.:-]+")
 OWN_OPTIONS = ("asynchronous", "loop", "skip_instance_cache")
 
 
@@ -202,9 +204,9 @@ async def connect(action: str, storage_options: Mapping[str, Any]) -> tuple[Any,
     try:
         with translated(action):
             fs = await anyio.to_thread.run_sync(make)
-    except (TypeError, ValueError, OSError) as error:
-        if isinstance(error, InvalidParameterError):
-            raise
+    except InvalidParameterError:
+        raise
+    except (LookupError, TypeError, ValueError, OSError) as error:
         raise InvalidParameterError(f"{action}: {type(error).__name__}: {error}") from error
     # A client certificate of Google's is set up by gcsfs, with a connector of its own.
     own: dict[str, Any] = _proxy(fs.base)
@@ -213,7 +215,10 @@ async def connect(action: str, storage_options: Mapping[str, Any]) -> tuple[Any,
             limit=2 * MAX_CONNECTIONS, socket_factory=sockets.make
         )
     fs.session_kwargs = {**own, **fs.session_kwargs}
-    session = await fs._set_session()  # noqa: SLF001  as gcsfs's documentation does
+    try:
+        session = await fs._set_session()  # noqa: SLF001  as gcsfs's documentation does
+    except (TypeError, ValueError) as error:
+        raise InvalidParameterError(f"{action}: session_kwargs: {error}") from error
     return fs, Client(fs, session, Credentials(fs.credentials.credentials), sockets)
 
 
@@ -236,7 +241,8 @@ def _endpoint(action: str, text: Any) -> str:
         url = URL(str(text))
     except ValueError:
         url = URL()
-    if url.scheme not in ("http", "https") or not url.host or url.query_string or url.user:
+    plain = url.scheme in ("http", "https") and not (url.query_string or url.user)
+    if not plain or not HOST.fullmatch(url.host or ""):
         raise InvalidParameterError(
             f"{action}: {uris.redact(str(text))!r} is no endpoint; STORAGE_EMULATOR_HOST and "
             "endpoint_url take http://host:port"
@@ -250,10 +256,4 @@ def _proxy(endpoint: str) -> dict[str, Any]:
     named = urllib.request.getproxies().get(url.scheme)
     if not named or urllib.request.proxy_bypass(url.host or ""):
         return {}
-    proxy = URL(named)
-    if proxy.user is None:
-        return {"proxy": proxy}
-    return {
-        "proxy": proxy.with_user(None),
-        "proxy_auth": aiohttp.BasicAuth(proxy.user, proxy.password or ""),
-    }
+    return {"proxy": named}

@@ -103,9 +103,13 @@ def parsed(action: str, status: int, headers: Mapping[str, str], content: bytes)
 
 def unauthenticated(action: str, error: google.GoogleAuthError) -> AsyncStoreError:
     """The error for credentials that are missing or cannot be had; without what a server sent."""
-    # Further arguments may be the answer of a token server.
-    error.args = error.args[:1]
-    said = str(error) or type(error).__name__
+    said = str(error.args[0]) if error.args else type(error).__name__
+    if isinstance(error, google.RefreshError) and len(error.args) > 1:
+        # Both are what a token server sent, which may be another token.
+        sent = error.args[1] if isinstance(error.args[1], dict) else {}
+        words = [str(sent[name]) for name in ("error", "error_description") if name in sent]
+        said = ": ".join(words) or "the token server gave no token"
+    error.args = (said,)
     if isinstance(error, google.TransportError) or getattr(error, "retryable", False):
         return UnavailableError(f"{action}: {said}")
     return UnauthenticatedError(f"{action}: {said}; {HOW_TO_LOG_IN}")
