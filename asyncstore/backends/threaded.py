@@ -47,6 +47,7 @@ READ_SIZE = 4 * MIB
 LIST_BATCH = 1000
 MAX_CONCURRENCY = 16
 CLOSE_WITHIN = 10.0
+RENAME_ATTEMPTS = 5
 
 
 class Known(NamedTuple):
@@ -412,11 +413,14 @@ def _rename(fs: Any, source: str, target: str) -> None:
             fs.cp_file(source, target)
             fs.rm_file(source)
 
-    try:
-        move()
-    except FileExistsError:
-        fs.rm_file(target)
-        move()
+    for _ in range(RENAME_ATTEMPTS - 1):
+        try:
+            return move()
+        except FileExistsError:
+            # Such a server has no other way; somebody else may be on it too.
+            with contextlib.suppress(FileNotFoundError):
+                fs.rm_file(target)
+    return move()
 
 
 def _discard(fs: Any, file: Any, target: str) -> None:

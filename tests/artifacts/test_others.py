@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 import asyncstore
 from asyncstore.artifacts import ArtifactRepository
 from asyncstore.backends import open_backend, threaded
-from asyncstore.errors import InvalidParameterError
-from tests.artifacts.conftest import LARGE, QUICK
+from asyncstore.errors import AsyncStoreError, InvalidParameterError
+from tests.artifacts.conftest import LARGE, MIB, QUICK
 
 if TYPE_CHECKING:
     from asyncstore.testing.fault_proxy import FaultProxy
@@ -344,3 +349,195 @@ def test_every_known_protocol_has_its_extra() -> None:
     pyproject = (Path(asyncstore.__file__).parents[1] / "pyproject.toml").read_text("utf-8")
     for scheme in threaded.KNOWN:
         assert f"\n{scheme} = [" in pyproject
+
+
+# Any other protocol of fsspec
+
+
+class Plain(AbstractFileSystem):  # type: ignore[misc]  # fsspec ships no types
+    """A directory of this machine, with what a test gives it of the rest."""
+
+    protocol = "plain"
+    closed = 0
+    size_known = True
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.partition("://")[2].strip("/") if "://" in path else path
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        local = Path(path)
+        size = 0 if local.is_dir() else local.stat().st_size
+        kind = "directory" if local.is_dir() else "file"
+        return {"name": path, "type": kind, "size": size if self.size_known else None}
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        if not Path(path).is_dir():
+            return [self.info(path)]
+        return [self.info(f"{path}/{child.name}") for child in Path(path).iterdir()]
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        Path(path).mkdir(parents=True, exist_ok=exist_ok)
+
+    def rm_file(self, path: str) -> None:
+        Path(path).unlink()
+
+    def rmdir(self, path: str) -> None:
+        Path(path).rmdir()
+
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+        return Path(path).open(mode)
+
+    def close(self) -> None:
+        type(self).closed += 1
+
+
+class Careful(Plain):
+    """Renames, but never onto something, as many servers do."""
+
+    protocol = "careful"
+
+    def mv(self, path1: str, path2: str, **_: Any) -> None:
+        if Path(path2).exists():
+            raise FileExistsError(path2)
+        Path(path1).rename(path2)
+
+
+class Copying(Plain):
+    """Cannot rename, only copy."""
+
+    protocol = "copying"
+
+    def cp_file(self, path1: str, path2: str, **_: Any) -> None:
+        Path(path2).write_bytes(Path(path1).read_bytes())
+
+
+class Buffered(Plain):
+    """Stores when the file is closed, as most of fsspec's filesystems of object stores do."""
+
+    protocol = "buffered"
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        return BufferedFile(self, path, mode) if mode == "wb" else Path(path).open(mode)
+
+
+class BufferedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec ships no types
+    def _initiate_upload(self) -> None:
+        self.parts: list[bytes] = []
+
+    def _upload_chunk(self, final: bool = False) -> bool:
+        self.parts.append(self.buffer.getvalue())
+        if final:
+            Path(self.path).write_bytes(b"".join(self.parts))
+        return True
+
+
+class BufferedAndCareful(Buffered, Careful):
+    protocol = "bufferedandcareful"
+
+
+@pytest.fixture(params=[Plain, Careful, Copying, Buffered, BufferedAndCareful])
+def plain(request: pytest.FixtureRequest) -> type[Plain]:
+    kind: type[Plain] = request.param
+    fsspec.register_implementation(kind.protocol, kind, clobber=True)
+    kind.closed = 0
+    return kind
+
+
+def names(directory: Path) -> set[str]:
+    return {path.name for path in directory.rglob("*") if path.is_file()}
+
+
+async def test_files_appear_whole_whatever_the_filesystem_can(
+    plain: type[Plain], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = b"old", os.urandom(LARGE)
+    (tmp_path / "x").write_bytes(new)
+    place = tmp_path / "st[or]e*"
+    async with ArtifactRepository(f"{plain.protocol}://{place}", transfer=QUICK) as repository:
+        await repository.write_bytes("d/x", old)
+        # In the middle of an upload.
+        seen: list[bytes] = []
+        upload_part = threaded.StreamUpload.upload_part
+
+        async def watched(self: Any, part: Any, data: Any) -> None:
+            await upload_part(self, part, data)
+            if part.number == 2:
+                seen.append((place / "d" / "x").read_bytes())
+                assert [entry.path for entry in await repository.list_artifacts("d")] == ["d/x"]
+
+        monkeypatch.setattr(threaded.StreamUpload, "upload_part", watched)
+        await repository.log_artifact(tmp_path / "x", "d")
+        assert (place / "d" / "x").read_bytes() == new
+        assert names(place) == {"x"}
+        if plain is not Plain:
+            assert seen == [old]
+
+        async def failing(self: Any, part: Any, data: Any) -> None:
+            await upload_part(self, part, data)
+            raise AsyncStoreError("no more")
+
+        monkeypatch.setattr(threaded.StreamUpload, "upload_part", failing)
+        (tmp_path / "x").write_bytes(os.urandom(LARGE))
+        with pytest.raises(AsyncStoreError, match="no more"):
+            await repository.log_artifact(tmp_path / "x", "d")
+        gc.collect()
+        # A filesystem that has nothing to make a file appear by loses what was there.
+        assert names(place) == (set() if plain is Plain else {"x"})
+        if plain is not Plain:
+            assert (place / "d" / "x").read_bytes() == new
+    assert plain.closed == 1
+
+
+async def test_ranges_are_read_at_once_in_a_few_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec.register_implementation("plain", Plain, clobber=True)
+    (tmp_path / "x").write_bytes(os.urandom(40 * MIB))
+    for number in range(40):
+        (tmp_path / f"s{number}").write_bytes(b"x")
+    loop_thread, wrong = threading.get_ident(), 0
+    lock, now, most, full = threading.Lock(), 0, 0, threading.Event()
+    expected = threaded.MAX_CONCURRENCY
+
+    def cat_file(self: Any, path: str, start: int, end: int, **_: Any) -> bytes:
+        nonlocal now, most, wrong
+        wrong += threading.get_ident() == loop_thread
+        with lock:
+            now += 1
+            most = max(most, now)
+            if now == expected:
+                full.set()
+        assert full.wait(30)
+        with lock:
+            now -= 1
+        with Path(path).open("rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+
+    monkeypatch.setattr(Plain, "cat_file", cat_file)
+    options = dataclasses.replace(QUICK, max_memory=256 * MIB)
+    async with ArtifactRepository(f"plain://{tmp_path}", transfer=options) as repository:
+        for name in ("x", None):
+            full.clear()
+            await repository.download_artifacts(name, tmp_path.parent / "down")
+            assert most == expected
+    assert wrong == 0
+    assert (tmp_path.parent / "down" / "x").read_bytes() == (tmp_path / "x").read_bytes()
+
+
+async def test_a_file_whose_size_nobody_knows_is_a_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec.register_implementation("plain", Plain, clobber=True)
+    monkeypatch.setattr(Plain, "size_known", False)
+    monkeypatch.setattr(Plain, "cat_file", lambda *_, **__: pytest.fail("all of it at once"))
+    content = os.urandom(LARGE)
+    (tmp_path / "x").write_bytes(content)
+    async with ArtifactRepository(f"plain://{tmp_path}", transfer=QUICK) as repository:
+        assert await repository.read_bytes("x") == content
+        local = await repository.download_artifacts("x", tmp_path / "down")
+        assert Path(local).read_bytes() == content
+        async with repository.open_read("x", start=3 * MIB + 1) as pieces:
+            read = [piece async for piece in pieces]
+        assert b"".join(read) == content[3 * MIB + 1 :]

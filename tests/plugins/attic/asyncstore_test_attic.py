@@ -43,10 +43,7 @@ class AtticFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ships
         Path(path).mkdir(parents=True, exist_ok=exist_ok)
 
     def mv(self, path1: str, path2: str, **_: Any) -> None:
-        # As on many servers, no rename onto something.
-        if Path(path2).exists():
-            raise FileExistsError(path2)
-        Path(path1).rename(path2)
+        Path(path1).replace(path2)
 
     def rm_file(self, path: str) -> None:
         Path(path).unlink()
