@@ -7,31 +7,28 @@ filesystem has, and whatever it does, it does not do it on the event loop.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import fsspec
-from fsspec.asyn import AsyncFileSystem
-from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
-from asyncstore import settings, uris
+from asyncstore import uris
 from asyncstore.backends.base import Backend, Capabilities
 from asyncstore.backends.spooled import SpooledUpload, spool_directory
 from asyncstore.backends.threaded_errors import translate
+from asyncstore.backends.threaded_protocols import KNOWN
+from asyncstore.backends.threaded_upload import StreamUpload, commits, discard, renames
 from asyncstore.concurrency import shielded
 from asyncstore.entities import FileInfo
 from asyncstore.errors import (
-    AsyncStoreError,
     InvalidParameterError,
     MissingDependencyError,
     NotFoundError,
-    UnavailableError,
 )
 from asyncstore.files.reading import ContentType
 from asyncstore.files.threads import run_in_thread
@@ -47,38 +44,6 @@ READ_SIZE = 4 * MIB
 LIST_BATCH = 1000
 MAX_CONCURRENCY = 16
 CLOSE_WITHIN = 10.0
-RENAME_ATTEMPTS = 5
-
-
-class Known(NamedTuple):
-    """What asyncstore knows of a protocol. The extra has the protocol's name.
-
-    Args:
-        form: How its URIs are written.
-        location: What stands behind `://`.
-        options: Arguments of the filesystem that come from variables.
-    """
-
-    form: str
-    location: re.Pattern[str]
-    options: Mapping[str, settings.Setting[str | None]]
-
-
-#: Object stores: a file appears at once when it has been sent.
-KNOWN = {
-    "oss": Known(
-        "oss://bucket/path",
-        re.compile(r"[^/@:]+(?:/.*)?"),
-        {
-            "endpoint": settings.MLFLOW_OSS_ENDPOINT_URL,
-            "key": settings.MLFLOW_OSS_KEY_ID,
-            "secret": settings.MLFLOW_OSS_KEY_SECRET,
-        },
-    ),
-    # ocifs and huggingface_hub read their own variables.
-    "oci": Known("oci://bucket@namespace/path", re.compile(r"[^/@:]+@[^/@:]+(?:/.*)?"), {}),
-    "hf": Known("hf://owner/repository/path", re.compile(r"[^/@:]+/[^/]+(?:/.*)?"), {}),
-}
 
 
 async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
@@ -102,15 +67,14 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
     # An instance that others share could not be closed.
     options: dict[str, Any] = {"skip_instance_cache": True}
     if known is not None:
-        _check(uri, known)
-        from_variables = {name: variable.get() for name, variable in known.options.items()}
-        options |= {name: value for name, value in from_variables.items() if value is not None}
+        known.check(uri)
+        options |= known.options
+    options |= storage_options
 
     def connect() -> tuple[Any, str]:
-        fs, root = fsspec.url_to_fs(uri, **options, **storage_options)
+        fs, root = fsspec.url_to_fs(uri, **options)
         return fs, root.rstrip("/")
 
-    options = {name: value for name, value in options.items() if name not in storage_options}
     try:
         fs, root = await anyio.to_thread.run_sync(connect)
     except ImportError as error:
@@ -118,19 +82,10 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
         raise MissingDependencyError(f"open {shown}: {error}{install}") from error
     except (TypeError, ValueError) as error:
         raise InvalidParameterError(f"open {shown}: {uris.redact(str(error))}") from error
-    except OSError as error:
-        raise UnavailableError(f"open {shown}: {uris.redact(str(error))}") from error
     except Exception as error:
         raise translate(f"open {shown}", error) from error
     threads = anyio.CapacityLimiter(MAX_CONCURRENCY)
     return ThreadedBackend(fs, root, threads, whole_files=known is not None)
-
-
-def _check(uri: str, known: Known) -> None:
-    location = uri.partition("://")[2]
-    uris.root_path(uri, location)
-    if not known.location.fullmatch(location):
-        raise InvalidParameterError(f"{uris.redact(uri)}: write {known.form}")
 
 
 class ThreadedBackend(Backend):
@@ -173,7 +128,7 @@ class ThreadedBackend(Backend):
         if scheme not in protocols or not same_host:
             return None
         if scheme in KNOWN:
-            _check(uri, KNOWN[scheme])
+            KNOWN[scheme].check(uri)
         root = self.fs._strip_protocol(uri)  # noqa: SLF001  fsspec's name for a public step
         backend = ThreadedBackend(
             self.fs, root.rstrip("/"), self._threads, whole_files=self._whole_files
@@ -269,20 +224,21 @@ class ThreadedBackend(Backend):
         return await self.run(path, lambda: self._open(path, full))
 
     def _open(self, path: str, full: str) -> StreamUpload:
+        run = partial(self.run, path)
         directory = full.rpartition("/")[0]
         self.fs.makedirs(directory, exist_ok=True)
         staged = f"{directory}/{staged_name()}"
         if self._stages is None:
             # Opening the destination itself could empty it.
             file = self.fs.open(staged, "wb", autocommit=False)
-            shows = not _commits(file) or self.fs.exists(staged)
-            self._stages = shows and _renames(self.fs)
+            shows = not commits(file) or self.fs.exists(staged)
+            self._stages = shows and renames(self.fs)
             if self._stages:
-                return StreamUpload(self, path, file, staged)
-            _discard(self.fs, file, staged)
+                return StreamUpload(self.fs, run, file, staged, full)
+            discard(self.fs, file, staged)
         target = staged if self._stages else full
         file = self.fs.open(target, "wb", autocommit=False)
-        return StreamUpload(self, path, file, target)
+        return StreamUpload(self.fs, run, file, target, full)
 
     async def delete(self, paths: Sequence[str]) -> None:
         """One by one, as not every filesystem deletes many."""
@@ -333,108 +289,6 @@ class ThreadedBackend(Backend):
                 fs.close()
 
         await anyio.to_thread.run_sync(close)
-
-
-class StreamUpload:
-    """One stream; the parts arrive in order.
-
-    Nobody knows how much of a failed write arrived, so no step of it is worth a retry.
-
-    Args:
-        backend: The storage.
-        path: The file.
-        file: What the filesystem opened, not committing.
-        target: Where it was opened: the file itself, or a name of its own beside it.
-    """
-
-    def __init__(self, backend: ThreadedBackend, path: str, file: Any, target: str) -> None:
-        self._backend = backend
-        self._path = path
-        self._file = file
-        self._target = target
-
-    async def upload_part(self, part: Part, data: bytes | memoryview) -> None:
-        """Append."""
-        await self._once(lambda: self._file.write(bytes(data)))
-
-    async def complete(self) -> None:
-        """Close, commit, and rename."""
-        fs, full = self._backend.fs, self._backend.full_path(self._path)
-
-        def commit() -> None:
-            self._file.close()
-            # Filesystems without transactions have neither: closing is their commit.
-            if hasattr(self._file, "commit"):
-                self._file.commit()
-            if self._target != full:
-                _rename(fs, self._target, full)
-
-        await self._once(commit)
-
-    async def _once(self, call: Callable[[], object]) -> None:
-        try:
-            await self._backend.run(self._path, call)
-        except UnavailableError as error:
-            raise AsyncStoreError(
-                f"{error}; the upload broke off", error_code=error.error_code
-            ) from error
-
-    async def abort(self) -> None:
-        """Discard; where the filesystem cannot, close and delete."""
-        await self._backend.run(
-            self._path, lambda: _discard(self._backend.fs, self._file, self._target)
-        )
-
-
-def _commits(file: Any) -> bool:
-    """Whether a file that was opened with `autocommit=False` appears by `commit` only."""
-    commit = getattr(type(file), "commit", None)
-    return commit not in (None, AbstractBufferedFile.commit) and hasattr(file, "discard")
-
-
-def _renames(fs: Any) -> bool:
-    kind = type(fs)
-    return (
-        hasattr(kind, "mv_file")
-        or kind.mv is not AbstractFileSystem.mv
-        or kind.cp_file is not AbstractFileSystem.cp_file
-        or getattr(kind, "_cp_file", None) not in (None, AsyncFileSystem._cp_file)  # noqa: SLF001
-    )
-
-
-def _rename(fs: Any, source: str, target: str) -> None:
-    def move() -> None:
-        if hasattr(fs, "mv_file"):
-            fs.mv_file(source, target)
-        elif type(fs).mv is not AbstractFileSystem.mv:
-            fs.mv(source, target)
-        else:
-            # Not fsspec's own `mv`, which takes names for patterns.
-            fs.cp_file(source, target)
-            fs.rm_file(source)
-
-    for _ in range(RENAME_ATTEMPTS - 1):
-        try:
-            return move()
-        except FileExistsError:
-            # Such a server has no other way; somebody else may be on it too.
-            with contextlib.suppress(FileNotFoundError):
-                fs.rm_file(target)
-    return move()
-
-
-def _discard(fs: Any, file: Any, target: str) -> None:
-    buffered = isinstance(file, AbstractBufferedFile)
-    if _commits(file):
-        file.discard()
-    elif not buffered:
-        file.close()
-    if buffered:
-        # Closing it, which its finalizer does, would store what has been written so far.
-        file.closed = True
-    if target.endswith(STAGED_SUFFIX) or not (buffered or _commits(file)):
-        with contextlib.suppress(FileNotFoundError):
-            fs.rm_file(target)
 
 
 def _entries(found: Any, full: str, path: str) -> Any:

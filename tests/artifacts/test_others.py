@@ -18,7 +18,7 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 import asyncstore
 from asyncstore.artifacts import ArtifactRepository
-from asyncstore.backends import open_backend, threaded
+from asyncstore.backends import open_backend, threaded, threaded_protocols, threaded_upload
 from asyncstore.errors import AsyncStoreError, InvalidParameterError
 from tests.artifacts.conftest import LARGE, MIB, QUICK
 
@@ -347,7 +347,7 @@ asyncio.run(main())
 
 def test_every_known_protocol_has_its_extra() -> None:
     pyproject = (Path(asyncstore.__file__).parents[1] / "pyproject.toml").read_text("utf-8")
-    for scheme in threaded.KNOWN:
+    for scheme in threaded_protocols.KNOWN:
         assert f"\n{scheme} = [" in pyproject
 
 
@@ -458,7 +458,7 @@ async def test_files_appear_whole_whatever_the_filesystem_can(
         await repository.write_bytes("d/x", old)
         # In the middle of an upload.
         seen: list[bytes] = []
-        upload_part = threaded.StreamUpload.upload_part
+        upload_part = threaded_upload.StreamUpload.upload_part
 
         async def watched(self: Any, part: Any, data: Any) -> None:
             await upload_part(self, part, data)
@@ -466,7 +466,7 @@ async def test_files_appear_whole_whatever_the_filesystem_can(
                 seen.append((place / "d" / "x").read_bytes())
                 assert [entry.path for entry in await repository.list_artifacts("d")] == ["d/x"]
 
-        monkeypatch.setattr(threaded.StreamUpload, "upload_part", watched)
+        monkeypatch.setattr(threaded_upload.StreamUpload, "upload_part", watched)
         await repository.log_artifact(tmp_path / "x", "d")
         assert (place / "d" / "x").read_bytes() == new
         assert names(place) == {"x"}
@@ -477,7 +477,7 @@ async def test_files_appear_whole_whatever_the_filesystem_can(
             await upload_part(self, part, data)
             raise AsyncStoreError("no more")
 
-        monkeypatch.setattr(threaded.StreamUpload, "upload_part", failing)
+        monkeypatch.setattr(threaded_upload.StreamUpload, "upload_part", failing)
         (tmp_path / "x").write_bytes(os.urandom(LARGE))
         with pytest.raises(AsyncStoreError, match="no more"):
             await repository.log_artifact(tmp_path / "x", "d")
