@@ -12,7 +12,7 @@ import anyio.lowlevel
 import anyio.to_thread
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from asyncstore.concurrency import shielded, task_group
+from asyncstore.concurrency import Turnstile, shielded, task_group
 from asyncstore.databases.engines import connections_of, create_engine
 from asyncstore.databases.errors import DRIVER_ERRORS, RetrySafely, is_rolled_back, translate
 from asyncstore.errors import AsyncStoreError, UnavailableError
@@ -29,6 +29,8 @@ Body = Callable[[AsyncConnection], Awaitable[T]]
 GRACE = 5.0
 SQLITE_GRACE = 30.0
 CLOSE_WITHIN = 10.0
+# SQLAlchemy takes the event loop half a millisecond for each.
+STARTS_PER_TURN = 2
 RETRY = RetryPolicy(attempts=8, backoff=0.02, max_backoff=1.0)
 
 
@@ -48,6 +50,7 @@ class Connections:
         self._turn = anyio.Lock()
         # One wait that can be cancelled, so that the pool's own never happens.
         self._places = anyio.CapacityLimiter(1)
+        self._turnstile = Turnstile(STARTS_PER_TURN)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -133,6 +136,7 @@ class Connections:
 
     async def _in_place(self, body: Body[T], *, write: bool) -> T:
         async with self._places:
+            await self._turnstile.enter()
             grace = SQLITE_GRACE if self.dialect == "sqlite" else GRACE
             return await _with_grace(lambda: self._transaction(body, write=write), grace)
 

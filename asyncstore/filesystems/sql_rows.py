@@ -42,7 +42,8 @@ Row = Any
 Chunk = tuple[bytes, int, bytes | memoryview]
 #: Chunks of one statement: 1 MiB, as chunks are made.
 READ_CHUNKS = 4
-LIST_PAGE = 500
+# More rows would keep the event loop from its turn for too long.
+LIST_PAGE = 100
 #: What is removed along with the row of its file; the rest goes in transactions of its own.
 SMALL = 8 * 1024 * 1024
 SWEEP_CHUNKS = 64

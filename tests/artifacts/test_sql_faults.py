@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 from contextlib import aclosing
@@ -77,6 +78,23 @@ async def test_two_processes_write_to_one_path(database_uri: str) -> None:
             each.kill()
             each.communicate()
     assert RawDatabase(database_uri).left_over() == (0, 0)
+
+
+async def test_many_make_the_tables_at_once(database_uri: str) -> None:
+    raw = RawDatabase(database_uri)
+    for _ in range(3):
+        repositories = [ArtifactRepository(database_uri) for _ in range(6)]
+        async with contextlib.AsyncExitStack() as stack:
+            for repository in repositories:
+                await stack.enter_async_context(repository)
+                # A connection that is open, and nothing that waits for another.
+                assert not await repository.exists("x")
+            await asyncio.gather(
+                *(each.write_bytes(f"d/{n}", b"x") for n, each in enumerate(repositories))
+            )
+            assert len(await repositories[0].list_artifacts("d")) == 6
+        for table in raw.tables():
+            raw.execute(f"DROP TABLE {table}")
 
 
 async def test_a_killed_writer_changes_nothing(database_uri: str) -> None:
