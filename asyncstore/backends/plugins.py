@@ -93,8 +93,11 @@ async def open_backend(plugin: Plugin, uri: str, storage_options: Mapping[str, A
 
 
 def _entries(group: str) -> list[EntryPoint]:
-    # In an order that does not depend on the directories of the disk.
-    return sorted(entry_points(group=group), key=lambda entry: (_described(entry), entry.name))
+    # Not in the order of directories on the disk.
+    def order(entry: EntryPoint) -> tuple[str, str, str]:
+        return entry.dist.name if entry.dist else "", entry.name, entry.value
+
+    return sorted(entry_points(group=group), key=order)
 
 
 def _find(group: str, scheme: str, usable: Any) -> Plugin | None:

@@ -7,6 +7,7 @@ filesystem has, and whatever it does, it does not do it on the event loop.
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -73,6 +74,9 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
 
     def connect() -> tuple[Any, str]:
         fs, root = fsspec.url_to_fs(uri, **options)
+        # Every file that does not commit by itself would be kept for a transaction, which never is.
+        with contextlib.suppress(NotImplementedError):
+            fs.transaction.files = deque(maxlen=0)
         return fs, root.rstrip("/")
 
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
 import ssl
 import threading
@@ -296,6 +297,19 @@ async def test_sizes_that_a_server_does_not_tell(accept: str, tmp_path: Path) ->
             async with repository.open_read("x", start=MIB + 5, end=MIB + 9) as pieces:
                 assert b"".join([piece async for piece in pieces]) == content[MIB + 5 : MIB + 9]
     assert Path(local).read_bytes() == content
+
+
+async def test_what_is_compressed_stays_so(tmp_path: Path) -> None:
+    content = gzip.compress(bytes(5000))
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        say(handler, 200, content, Content_Encoding="gzip")
+
+    with Scripted(answer).serving() as server:
+        async with ArtifactRepository(server.url, transfer=QUICK) as repository:
+            local = await repository.download_artifacts("x.gz", tmp_path)
+    assert Path(local).read_bytes() == content
+    assert {headers["accept-encoding"] for _, _, headers in server.requests} == {"identity"}
 
 
 async def test_a_server_without_head(web: WebServer, web_proxy: FaultProxy, tmp_path: Path) -> None:

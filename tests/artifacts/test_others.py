@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import os
@@ -479,8 +480,10 @@ async def test_files_appear_whole_whatever_the_filesystem_can(
 
         monkeypatch.setattr(threaded_upload.StreamUpload, "upload_part", failing)
         (tmp_path / "x").write_bytes(os.urandom(LARGE))
-        with pytest.raises(AsyncStoreError, match="no more"):
+        with contextlib.suppress(AsyncStoreError):
             await repository.log_artifact(tmp_path / "x", "d")
+            pytest.fail("it was stored")
+        # Nothing holds the file of that upload any more, and its finalizer closes it.
         gc.collect()
         # A filesystem that has nothing to make a file appear by loses what was there.
         assert names(place) == (set() if plain is Plain else {"x"})
