@@ -10,6 +10,7 @@ import aiohttp
 from fsspec.implementations.http import HTTPFileSystem
 from yarl import URL
 
+from asyncstore.concurrency import Turnstile
 from asyncstore.errors import (
     AsyncStoreError,
     IntegrityError,
@@ -24,6 +25,7 @@ __all__ = ["MAX_CONNECTIONS", "WebServer", "failure"]
 
 MAX_CONNECTIONS = 64
 MAX_REDIRECTS = 10
+REQUESTS_PER_TURN = 4
 REDIRECTS = {301, 302, 303, 307, 308}
 READ_BUFFER = 256 * 1024
 # What may be secret, and is for one host only.
@@ -63,6 +65,7 @@ class WebServer:
         self.fs = fs
         self.origin = origin
         self._session: Any = None
+        self._turnstile = Turnstile(REQUESTS_PER_TURN)
         options = dict(fs.kwargs)
         options.pop("allow_redirects", None)
         self._own = {name: options.pop(name) for name in OWN if name in options}
@@ -129,6 +132,7 @@ class WebServer:
     ) -> aiohttp.ClientResponse:
         asked = url
         for _ in range(MAX_REDIRECTS):
+            await self._turnstile.enter()
             own = dict(self._own) if url.origin() == self.origin else {}
             merged = {"Accept-Encoding": "identity", **own.pop("headers", {}), **headers}
             response: aiohttp.ClientResponse = await self._session.request(
