@@ -305,7 +305,6 @@ AZURE_STORAGE_CONNECTION_STRING = _setting(
     None,
     "Connection string; goes before the access key.",
     applies_to="azure",
-    honoured=False,
     secret=True,
 )
 AZURE_STORAGE_ACCESS_KEY = _setting(
@@ -314,7 +313,6 @@ AZURE_STORAGE_ACCESS_KEY = _setting(
     None,
     "Access key; goes before DefaultAzureCredential.",
     applies_to="azure",
-    honoured=False,
     secret=True,
 )
 MLFLOW_GCS_UPLOAD_CHUNK_SIZE = _setting(

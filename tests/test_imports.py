@@ -14,7 +14,6 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "asyncstore"
 HEAVY = {
-    "adlfs",
     "aioftp",
     "aiomysql",
     "asyncssh",
@@ -127,7 +126,6 @@ def test_imports_point_downward(module: str) -> None:
         ("rich", ("asyncstore.cli",)),
         ("mlflow", ()),
         ("s3fs", ("asyncstore.backends.s3",)),
-        ("adlfs", ("asyncstore.backends.azure",)),
         ("azure", ("asyncstore.backends.azure",)),
         ("gcsfs", ("asyncstore.backends.gcs",)),
         ("asyncssh", ("asyncstore.backends.sftp",)),

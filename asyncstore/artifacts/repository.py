@@ -21,7 +21,12 @@ from asyncstore.backends import Backend, Capabilities, open_backend
 from asyncstore.backends.base import grouped
 from asyncstore.concurrency import in_own_task, shielded
 from asyncstore.entities import FileInfo
-from asyncstore.errors import InvalidParameterError, InvalidStateError, NotFoundError
+from asyncstore.errors import (
+    InvalidParameterError,
+    InvalidStateError,
+    NotFoundError,
+    UnsupportedError,
+)
 from asyncstore.files.reading import LocalFile, find, scan
 from asyncstore.files.threads import run_in_thread
 
@@ -133,8 +138,15 @@ class ArtifactRepository:
 
     @property
     def fs(self) -> Any:
-        """The fsspec filesystem underneath."""
-        return self._state()[0].fs
+        """The fsspec filesystem underneath.
+
+        Raises:
+            UnsupportedError: The storage is reached without one.
+        """
+        fs = self._state()[0].fs
+        if fs is None:
+            raise UnsupportedError(f"{self!r} is reached without an fsspec filesystem")
+        return fs
 
     @property
     def capabilities(self) -> Capabilities:

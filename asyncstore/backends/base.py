@@ -65,7 +65,7 @@ class Backend(abc.ABC):
     `asyncstore.errors`; `UnavailableError` means that the same call may succeed if repeated.
 
     Args:
-        fs: The fsspec filesystem.
+        fs: The fsspec filesystem; None where there is none that will do.
         root: The root in the filesystem's own form, without a slash at the end.
         capabilities: What the storage can do.
     """

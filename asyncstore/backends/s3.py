@@ -13,7 +13,8 @@ import anyio.to_thread
 from asyncstore import settings, uris
 from asyncstore.backends import s3_uris
 from asyncstore.backends.base import Backend, Capabilities
-from asyncstore.backends.s3_body import body, content_md5
+from asyncstore.backends.checksums import content_md5
+from asyncstore.backends.http_body import body
 from asyncstore.backends.s3_client import MAX_CONNECTIONS, Sockets, connect
 from asyncstore.backends.s3_direct import Direct
 from asyncstore.backends.s3_errors import RangeNotSatisfiableError, translated

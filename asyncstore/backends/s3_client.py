@@ -18,7 +18,7 @@ from botocore.handlers import add_expect_header
 from s3fs import S3FileSystem
 
 from asyncstore import __version__, settings
-from asyncstore.backends.s3_body import md5_base64
+from asyncstore.backends.checksums import md5_base64
 from asyncstore.backends.s3_uris import S3Location
 
 __all__ = ["MAX_CONNECTIONS", "Sockets", "connect"]

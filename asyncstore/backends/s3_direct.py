@@ -21,7 +21,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSRequest
 from botocore.exceptions import ClientError
 from botocore.parsers import RestXMLParser
 
-from asyncstore.backends.s3_body import Body
+from asyncstore.backends.http_body import Body
 
 __all__ = ["Direct"]
 

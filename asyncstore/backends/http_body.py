@@ -1,15 +1,11 @@
-"""What an upload to S3 sends: content, and the checksum that every server checks."""
+"""What an upload over HTTP sends."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 from typing import Any
 
-from asyncstore.files.threads import run_in_thread
-
-__all__ = ["body", "content_md5", "md5_base64"]
+__all__ = ["Body", "body"]
 
 SEND_SIZE = 256 * 1024
 SMALL = 64 * 1024
@@ -21,7 +17,7 @@ def body(data: bytes | memoryview) -> Any:
 
 
 class Body(io.BytesIO):
-    """Content as the file that botocore and aiohttp want, without the copy that `BytesIO` makes.
+    """Content as the file that HTTP clients want, without the copy that `BytesIO` makes.
 
     aiohttp asks a `BytesIO` for its buffer and sends it in pieces from the event loop; any other
     file it reads through a thread, 64 KiB at a time.
@@ -52,16 +48,3 @@ class Body(io.BytesIO):
         piece = self._view[self._at : end]
         self._at += len(piece)
         return piece
-
-
-async def content_md5(data: bytes | memoryview) -> str:
-    """Content-MD5 of a body, hashed in a worker thread when it is large."""
-
-    if len(data) <= SMALL:
-        return md5_base64(data)
-    return await run_in_thread(lambda: md5_base64(data))
-
-
-def md5_base64(data: bytes | memoryview) -> str:
-    """MD5 in the form that HTTP headers have it."""
-    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
