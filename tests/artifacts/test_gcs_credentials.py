@@ -201,7 +201,8 @@ async def test_a_service_account(
         f"gs://{bucket}", storage_options=real, transfer=QUICK
     ) as repository:
         # Opening asks nobody anything.
-        assert gcs_proxy.requests == tokens.asked == []
+        assert not gcs_proxy.requests
+        assert not tokens.asked
         await repository.log_artifacts(up)
         await repository.download_artifacts(None, tmp_path / "down")
         assert len(tokens.given) == 1

@@ -21,7 +21,7 @@ from asyncstore.errors import (
 )
 from asyncstore.files.writing import STAGED_SUFFIX
 from asyncstore.testing.conformance import Progress
-from asyncstore.testing.fault_proxy import Answer, Fault, FaultProxy, Hang, Reset, Truncate
+from asyncstore.testing.fault_proxy import Answer, Fault, FaultProxy, Hang, Request, Reset, Truncate
 from tests.artifacts.conftest import LARGE, MIB, QUICK
 from tests.artifacts.gcs_fixtures import (
     bucket,
@@ -30,6 +30,7 @@ from tests.artifacts.gcs_fixtures import (
     object_name,
     of,
     only,
+    operation,
     operations,
     query,
     refusal,
@@ -143,6 +144,7 @@ async def test_parts_are_components_that_are_composed_and_deleted(
     assert emulator.keys(bucket) == ["p/sub/large.bin"]
     assert emulator.get(bucket, "p/sub/large.bin") == large.read_bytes()
     assert emulator.resource(bucket, "p/sub/large.bin")["contentType"] == "application/octet-stream"
+    assert emulator.resource(bucket, "p/sub/large.bin")["md5Hash"] is None
 
 
 async def test_more_components_than_go_at_once_are_composed_in_levels(
@@ -228,6 +230,20 @@ async def test_an_upload_survives(
     assert emulator.keys(bucket) == ["large.bin", "small"]
     assert emulator.get(bucket, "large.bin") == large.read_bytes()
     assert progress.size == progress.value == LARGE + 5
+
+
+async def test_a_component_that_another_replaced_is_not_composed(
+    gcs_proxy: FaultProxy, bucket: str, emulator: GcsEmulator, large: Path
+) -> None:
+    def replace(request: Request) -> bool:
+        if operation(request) == "compose":
+            emulator.put(bucket, sent(gcs_proxy, "part")[0], b"x")
+        return False
+
+    gcs_proxy.faults.append(Answer(matches=replace))
+    async with ArtifactRepository(f"gs://{bucket}", transfer=QUICK) as repository:
+        with pytest.raises(IntegrityError, match=r"large\.bin"):
+            await repository.log_artifact(large)
 
 
 @pytest.mark.parametrize("name", ["part", "compose"])
