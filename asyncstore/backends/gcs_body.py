@@ -6,6 +6,7 @@ import base64
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -147,7 +148,7 @@ async def file_crc32c(source: OpenFile, size: int) -> str:
         return crc
 
     for stretch in plan_parts(size, HASHED_AT_ONCE):
-        value = await run_in_thread(lambda stretch=stretch: work(stretch))  # type: ignore[misc]  # mypy cannot infer it
+        value = await run_in_thread(partial(work, stretch))
     return _text(value)
 
 
