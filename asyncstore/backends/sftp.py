@@ -1,17 +1,17 @@
 """SFTP, by asyncssh.
 
 sshfs, fsspec's class over asyncssh, is not used: it connects from its constructor on a loop of its
-own, checks no host key unless told to, and leaves requests running when it is cancelled.
+own, checks no host key unless told to, and takes no connection that somebody else made. `fs` is
+None.
 """
 
 from __future__ import annotations
 
 import stat
-import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import asyncssh
@@ -19,8 +19,22 @@ import asyncssh
 from asyncstore import uris
 from asyncstore.backends.base import Backend, Capabilities
 from asyncstore.backends.pool import Pool
-from asyncstore.backends.sftp_client import Server, Session, connect, disconnect, translated
-from asyncstore.concurrency import shielded, task_group
+from asyncstore.backends.sftp_client import Server, Session, connect, disconnect
+from asyncstore.backends.sftp_errors import translated
+from asyncstore.backends.sftp_files import (
+    Entry,
+    entries,
+    etag_of,
+    is_directory,
+    make_directories,
+    opened,
+    read_blocks,
+    read_small,
+    remove_content,
+    rename_over,
+    write_blocks,
+)
+from asyncstore.concurrency import Turnstile, shielded
 from asyncstore.entities import FileInfo
 from asyncstore.errors import (
     AsyncStoreError,
@@ -29,18 +43,20 @@ from asyncstore.errors import (
     NotFoundError,
 )
 from asyncstore.files.reading import ContentType
-from asyncstore.files.writing import STAGED_SUFFIX
+from asyncstore.files.writing import staged_name
 from asyncstore.multipart import Part
+from asyncstore.retry import RetryPolicy
 
 __all__ = ["SFTPBackend", "open_backend"]
 
+T = TypeVar("T")
 FORM = "sftp://user@host:port/path"
+# OpenSSH's server lets ten logins begin at once (MaxStartups). More than four are not faster:
+# encrypting takes one processor here.
 CONNECTIONS = 4
 REQUESTS_PER_CONNECTION = 16
-# Blocks of one transfer that are under way at once.
-WINDOW = 4
-CLEAN_UP_WITHIN = 30.0
-DELETE_WINDOW = 16
+REQUESTS_PER_TURN = 8
+DISCARD_WITHIN = 30.0
 
 CAPABILITIES = Capabilities(
     parallel_parts=True,
@@ -91,7 +107,10 @@ class SFTPBackend(Backend):
         super().__init__(None, root, CAPABILITIES)
         self._server = server
         self._pool = pool
+        self._turnstile = Turnstile(REQUESTS_PER_TURN)
         self._making = anyio.Lock()
+        # How often each directory was made: who waited for the lock need not make it again.
+        self._made: dict[str, int] = {}
 
     def at(self, uri: str) -> Backend | None:
         """The same connections for another directory of the same server and user."""
@@ -107,6 +126,7 @@ class SFTPBackend(Backend):
         ):
             return None
         backend = SFTPBackend(self._server, root, self._pool)
+        backend._turnstile = self._turnstile
         backend.retry = self.retry
         return backend
 
@@ -116,10 +136,23 @@ class SFTPBackend(Backend):
 
     @asynccontextmanager
     async def session(self, action: str, path: str) -> AsyncGenerator[Session]:
-        """A connection for the block, with asyncssh's errors as asyncstore's."""
+        """A connection for the block, with asyncssh's errors as asyncstore's.
+
+        A cancellation does not end the connection, which others use at the same time: the answer
+        to a request that nobody waits for is thrown away.
+        """
+        left: BaseException | None = None
+        await self._turnstile.enter()
         async with self._pool.connection() as session:
-            with translated(f"{action} {self.shown(path)}"):
-                yield session
+            try:
+                with translated(f"{action} {self.shown(path)}"):
+                    yield session
+            except (GeneratorExit, anyio.get_cancelled_exc_class()) as error:
+                if not session.usable:
+                    raise
+                left = error
+        if left is not None:
+            raise left
 
     async def info(self, path: str) -> FileInfo:
         """Follows links, as reading does."""
@@ -137,81 +170,77 @@ class SFTPBackend(Backend):
         return _entry(path, found)
 
     async def _is_below_a_file(self, path: str, error: AsyncStoreError) -> bool:
-        # SFTP 3 has no code for "not a directory".
+        # SFTP 3 has no code for "not a directory"; OpenSSH says "no such file".
         if not isinstance(error.__cause__, asyncssh.SFTPFailure) or not path:
             return False
         return not (await self.info(uris.parent(path))).is_dir
 
     async def list(self, path: str) -> AsyncGenerator[FileInfo]:
-        """As the server gives the names; links are followed."""
-        try:
+        """A whole directory, before any of it is used: a consumer may take its time."""
+        full = self.full_path(path)
+
+        async def collect() -> list[Entry]:
             async with self.session("list", path) as session:
-                full = self.full_path(path)
-                if not stat.S_ISDIR((await session.sftp.stat(full)).permissions or 0):
-                    return
-                found = [
-                    (_text(item.filename), item.attrs) async for item in session.sftp.scandir(full)
-                ]
+                try:
+                    return await entries(session, full)
+                except asyncssh.SFTPFailure:
+                    if is_directory(await session.sftp.stat(full)):
+                        raise
+                    return []
+
+        try:
+            found = await self.retry.run(collect)
         except NotFoundError:
             return
         for name, attributes in found:
-            if name in (".", "..") or name.endswith(STAGED_SUFFIX):
-                continue
-            below = f"{path}/{name}" if path else name
-            if stat.S_ISLNK(attributes.permissions or 0):
-                try:
-                    yield await self.info(below)
-                except NotFoundError:
-                    # It leads to nothing.
-                    continue
-            else:
-                yield _entry(below, attributes)
+            yield _entry(f"{path}/{name}" if path else name, attributes)
 
     async def read(
         self, path: str, start: int = 0, end: int | None = None, etag: str | None = None
     ) -> AsyncGenerator[bytes]:
-        """Several blocks at once; the size is asked for with the first of them."""
+        """Several blocks at once; of a small file all there is to ask for at once."""
         full = self.full_path(path)
         async with self.session("read", path) as session:
-            file = await session.sftp.open(full, asyncssh.FXF_READ, block_size=0, encoding=None)
-            try:
+            # It says the size, too.
+            size = int(etag.partition("-")[0]) if etag else None
+            stop = end if size is None else min(size, size if end is None else end)
+            if stop is not None and stop - start <= session.block:
+                found, data = await read_small(session, full, start, stop - start)
+                self._check(path, found, etag)
+                if len(data) == max(0, min(stop, found.size or 0) - start):
+                    if data:
+                        yield data
+                    return
+            async with opened(session, full, asyncssh.FXF_READ) as file:
                 found = await file.stat()
-                if stat.S_ISDIR(found.permissions or 0):
-                    raise InvalidParameterError(f"{self.shown(path)} is a directory")
-                if etag and _etag(found) != etag:
-                    raise IntegrityError(f"{self.shown(path)} changed since it was looked at")
-                size = found.size or 0
-                stop = size if end is None else min(end, size)
-                for offset in range(start, stop, WINDOW * session.block):
-                    last = min(offset + WINDOW * session.block, stop)
-                    piece = await _read(file, offset, last, session.block)
+                self._check(path, found, etag)
+                stop = found.size or 0 if end is None else min(end, found.size or 0)
+                async for piece in read_blocks(file, start, stop, session.block):
                     yield piece
-                    if len(piece) < last - offset:
-                        return
-            finally:
-                await self._close(file)
 
-    async def _close(self, file: asyncssh.SFTPClientFile) -> None:
-        await shielded(file.close, within=CLEAN_UP_WITHIN)
+    def _check(self, path: str, found: asyncssh.SFTPAttrs, etag: str | None) -> None:
+        if is_directory(found):
+            raise InvalidParameterError(f"{self.shown(path)} is a directory")
+        if etag and etag_of(found) != etag:
+            raise IntegrityError(f"{self.shown(path)} changed since it was looked at")
 
     async def write(self, path: str, data: bytes | memoryview, content_type: ContentType) -> None:
         """Under another name, then renamed."""
-        staged = self.staged(path)
+        staged = self._staged(path)
         try:
             async with self.session("write", path) as session:
-                await self.write_at(session, staged, data, 0, create=True)
+                await self._in_directory(
+                    session, staged, lambda: self.write_at(session, staged, data, 0, create=True)
+                )
                 await self._rename(session, staged, path)
         except BaseException:
             await self.discard(staged)
             raise
 
-    def staged(self, path: str) -> str:
+    def _staged(self, path: str) -> str:
         """A name beside a path, for a file that is not whole yet."""
-        return self.full_path(
-            "/".join(
-                part for part in (uris.parent(path), f".{uuid.uuid4().hex}{STAGED_SUFFIX}") if part
-            )
-        )
+        directory = uris.parent(path)
+        return self.full_path(f"{directory}/{staged_name()}" if directory else staged_name())
 
     async def write_at(
         self,
@@ -220,7 +249,7 @@ class SFTPBackend(Backend):
         data: bytes | memoryview,
         offset: int,
         *,
-        create: bool,
+        create: bool = False,
     ) -> None:
         """Write into a file, several blocks at once.
 
@@ -229,39 +258,33 @@ class SFTPBackend(Backend):
             full: The file.
             data: What.
             offset: Where to.
-            create: Whether the file and its directories are to be made.
+            create: Whether the file is to be made.
         """
         flags = asyncssh.FXF_WRITE | (asyncssh.FXF_CREAT if create else 0)
-        try:
-            file = await session.sftp.open(full, flags, block_size=0, encoding=None)
-        except asyncssh.SFTPNoSuchFile:
-            if not create:
-                raise
-            await self._make_directories(session, full.rpartition("/")[0])
-            file = await session.sftp.open(full, flags, block_size=0, encoding=None)
-        try:
-            await _write(file, memoryview(data), offset, session.block)
-        except BaseException:
-            await self._close(file)
-            raise
-        # Errors of a full disk may come with the close.
-        await file.close()
+        async with opened(session, full, flags) as file:
+            await write_blocks(file, data, offset, session.block, self._turnstile)
 
-    async def _make_directories(self, session: Session, full: str) -> None:
-        async with self._making:
-            await _make_directories(session.sftp, full)
+    async def _in_directory(
+        self, session: Session, full: str, call: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Do what needs the directory of a path; it is made when that turns out to be missing."""
+        directory = full.rpartition("/")[0]
+        before = self._made.get(directory, 0)
+        try:
+            return await call()
+        except asyncssh.SFTPNoSuchFile:
+            async with self._making:
+                if self._made.get(directory, 0) == before:
+                    await make_directories(session, directory)
+                    self._made[directory] = before + 1
+        return await call()
 
     async def _rename(self, session: Session, staged: str, path: str) -> None:
         full = self.full_path(path)
         try:
-            await session.sftp.posix_rename(staged, full)
-        except asyncssh.SFTPOpUnsupported:
-            # The rename of SFTP 3 does not replace: for a moment there is no file.
-            if await session.sftp.exists(full):
-                await session.sftp.remove(full)
-            await session.sftp.rename(staged, full)
+            await rename_over(session, staged, full)
         except asyncssh.SFTPFailure as error:
-            if await session.sftp.isdir(full):
+            if is_directory(await session.sftp.stat(full)):
                 raise InvalidParameterError(f"{self.shown(path)} is a directory") from error
             raise
 
@@ -273,36 +296,41 @@ class SFTPBackend(Backend):
                 with translated(f"remove {self._server.shown}{staged}"):
                     await session.sftp.remove(staged)
 
+        # Of a server that is down nobody knows more after the sixth attempt.
+        retry = RetryPolicy(min(2, self.retry.attempts), self.retry.backoff)
         try:
-            await shielded(lambda: self.retry.run(remove), within=CLEAN_UP_WITHIN)
+            await shielded(lambda: retry.run(remove), within=DISCARD_WITHIN)
         except AsyncStoreError:
             # Gone already, or as unreachable as what failed before.
             return
 
     async def start_upload(self, path: str, content_type: ContentType) -> SFTPUpload:
         """Parts are written in place into a file under another name."""
-        staged = self.staged(path)
+        staged = self._staged(path)
         try:
             async with self.session("write", path) as session:
-                await self.write_at(session, staged, b"", 0, create=True)
+                await self._in_directory(
+                    session, staged, lambda: self.write_at(session, staged, b"", 0, create=True)
+                )
         except BaseException:
             await self.discard(staged)
             raise
         return SFTPUpload(self, path, staged)
 
-    async def finish(self, path: str, staged: str) -> None:
+    async def finish(self, path: str, staged: str, size: int) -> None:
         """Give a file that is whole its name."""
         try:
             async with self.session("write", path) as session:
                 await self._rename(session, staged, path)
         except NotFoundError:
-            # The answer to an earlier attempt may have been lost.
-            await self.info(path)
+            # An earlier attempt may have done it, and only its answer was lost.
+            if (await self.info(path)).file_size != size:
+                raise
 
     async def make_directory(self, path: str) -> None:
         """With its parents."""
-        async with self.session("make", path) as session:
-            await self._make_directories(session, self.full_path(path))
+        async with self.session("make", path) as session, self._making:
+            await make_directories(session, self.full_path(path))
 
     async def delete(self, paths: Sequence[str]) -> None:
         """One by one."""
@@ -323,9 +351,9 @@ class SFTPBackend(Backend):
                     await session.sftp.remove(full)
                 elif stat.S_ISLNK(kind):
                     # A root that is a link stays one.
-                    await _remove_content(session.sftp, full)
+                    await remove_content(session, full)
                 elif stat.S_ISDIR(kind):
-                    await _remove_content(session.sftp, full)
+                    await remove_content(session, full)
                     await session.sftp.rmdir(full)
         except NotFoundError:
             return
@@ -342,100 +370,23 @@ class SFTPUpload:
         self._backend = backend
         self._path = path
         self._staged = staged
+        self._size = 0
 
     async def upload_part(self, part: Part, data: bytes | memoryview) -> None:
         """Write in place."""
         async with self._backend.session("write", self._path) as session:
-            await self._backend.write_at(session, self._staged, data, part.offset, create=False)
+            await self._backend.write_at(session, self._staged, data, part.offset)
+        self._size = max(self._size, part.offset + len(data))
 
     async def complete(self) -> None:
         """Rename."""
-        await self._backend.finish(self._path, self._staged)
+        await self._backend.finish(self._path, self._staged, self._size)
 
     async def abort(self) -> None:
         """Remove the file."""
         await self._backend.discard(self._staged)
 
 
-async def _read(file: asyncssh.SFTPClientFile, start: int, end: int, block: int) -> bytes:
-    """The bytes of a stretch, fewer when the file ends in it."""
-    blocks: dict[int, bytes] = {}
-
-    async def read(offset: int, size: int) -> None:
-        data = b""
-        while len(data) < size:
-            more: bytes = await file.read(size - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
-        blocks[offset] = data
-
-    async with task_group() as tasks:
-        for offset in range(start, end, block):
-            tasks.start_soon(read, offset, min(block, end - offset))
-    return b"".join(blocks[offset] for offset in sorted(blocks))
-
-
-async def _write(file: asyncssh.SFTPClientFile, data: memoryview, offset: int, block: int) -> None:
-    window = anyio.Semaphore(WINDOW)
-
-    async def write(first: int) -> None:
-        try:
-            await file.write(bytes(data[first : first + block]), offset + first)
-        finally:
-            window.release()
-
-    async with task_group() as tasks:
-        for first in range(0, len(data), block):
-            await window.acquire()
-            tasks.start_soon(write, first)
-
-
-async def _make_directories(sftp: asyncssh.SFTPClient, full: str) -> None:
-    try:
-        await sftp.mkdir(full)
-    except asyncssh.SFTPNoSuchFile:
-        await _make_directories(sftp, full.rpartition("/")[0] or "/")
-        await sftp.mkdir(full)
-    except (asyncssh.SFTPFailure, asyncssh.SFTPFileAlreadyExists) as error:
-        # SFTP 3 has no code for "exists".
-        if not await sftp.isdir(full):
-            raise InvalidParameterError(f"{full} is a file, not a directory") from error
-
-
-async def _remove_content(sftp: asyncssh.SFTPClient, full: str) -> None:
-    window = anyio.Semaphore(DELETE_WINDOW)
-
-    async def remove(path: str) -> None:
-        try:
-            await sftp.remove(path)
-        except asyncssh.SFTPNoSuchFile:
-            return
-        finally:
-            window.release()
-
-    async with task_group() as tasks:
-        async for item in sftp.scandir(full):
-            name = _text(item.filename)
-            if name in (".", ".."):
-                continue
-            below = f"{full}/{name}"
-            if stat.S_ISDIR(item.attrs.permissions or 0):
-                await _remove_content(sftp, below)
-                await sftp.rmdir(below)
-            else:
-                await window.acquire()
-                tasks.start_soon(remove, below)
-
-
-def _text(name: str | bytes) -> str:
-    return name if isinstance(name, str) else name.decode(errors="surrogateescape")
-
-
 def _entry(path: str, found: asyncssh.SFTPAttrs) -> FileInfo:
-    is_dir = stat.S_ISDIR(found.permissions or 0)
-    return FileInfo(path, is_dir, None if is_dir else found.size or 0, _etag(found))
-
-
-def _etag(found: asyncssh.SFTPAttrs) -> str:
-    return f"{found.size}-{found.mtime}"
+    is_dir = is_directory(found)
+    return FileInfo(path, is_dir, None if is_dir else found.size or 0, etag_of(found))

@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,7 +24,7 @@ PasswordAuthentication yes
 KbdInteractiveAuthentication no
 PermitRootLogin yes
 StrictModes no
-Subsystem sftp internal-sftp
+Subsystem sftp internal-sftp {sftp_options}
 """
 
 
@@ -31,13 +32,17 @@ class SSHD(Server):
     """sshd for the user who runs the tests; `key` logs in, and `known_hosts` knows it.
 
     `password_user` adds a system user with a password, which only root can.
+
+    Args:
+        sftp_options: Of its SFTP part, such as `-P posix-rename` to be without a request.
     """
 
     name: ClassVar[str] = "sshd"
     install_hint: ClassVar[str] = "apt-get install openssh-server"
 
-    def __init__(self) -> None:
+    def __init__(self, sftp_options: str = "") -> None:
         super().__init__()
+        self._sftp_options = sftp_options
         self.user = getpass.getuser()
         self._password_user: tuple[str, str] | None = None
 
@@ -57,7 +62,12 @@ class SSHD(Server):
         public = (self.directory / "host_key.pub").read_text()
         self.known_hosts.write_text(f"[{HOST}]:{self.port} {public}")
         (self.directory / "sshd_config").write_text(
-            _CONFIGURATION.format(host=HOST, port=self.port, directory=self.directory)
+            _CONFIGURATION.format(
+                host=HOST,
+                port=self.port,
+                directory=self.directory,
+                sftp_options=self._sftp_options,
+            )
         )
         self.run()
 
@@ -76,10 +86,24 @@ class SSHD(Server):
         for child in children:
             subprocess.run(["kill", "-9", child], check=False, capture_output=True)
 
-    def new_key(self, name: str, passphrase: str = "") -> Path:
+    def open_files(self, below: Path) -> int:
+        """How many files below a directory the sessions of its clients have open."""
+        pids = [self.processes[-1].pid]
+        for pid in pids:
+            with suppress(OSError):
+                pids += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        count = 0
+        for pid in pids:
+            with suppress(OSError):
+                for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                    with suppress(OSError):
+                        count += descriptor.readlink().is_relative_to(below)
+        return count
+
+    def new_key(self, name: str, passphrase: str = "", kind: str = "ed25519") -> Path:
         """A key in the server's directory, and its public part beside it."""
         path = self.directory / name
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-f", str(path)]
+        command = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-f", str(path)]
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
         return path
 
