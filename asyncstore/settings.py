@@ -360,6 +360,13 @@ MLFLOW_KERBEROS_TICKET_CACHE = _setting(
 MLFLOW_KERBEROS_USER = _setting(
     "MLFLOW_KERBEROS_USER", TEXT, None, "Kerberos user.", applies_to="hdfs", honoured=False
 )
+SSH_AUTH_SOCK = _setting(
+    "SSH_AUTH_SOCK",
+    TEXT,
+    None,
+    "Socket of the SSH agent. Read by asyncssh; IdentityAgent of ssh_config goes before it.",
+    applies_to="sftp",
+)
 MLFLOW_OSS_ENDPOINT_URL = _setting(
     "MLFLOW_OSS_ENDPOINT_URL", TEXT, None, "Endpoint.", applies_to="oss"
 )
