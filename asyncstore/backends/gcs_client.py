@@ -13,9 +13,9 @@ from urllib.parse import quote, urlencode
 import aiohttp
 import anyio
 import anyio.to_thread
-import gcsfs
+import gcsfs  # type: ignore[import-untyped]  # it ships no types
 from fsspec.asyn import AsyncFileSystem
-from gcsfs.core import GCSFileSystem
+from gcsfs.core import GCSFileSystem  # type: ignore[import-untyped]  # it ships no types
 from yarl import URL
 
 from asyncstore import __version__, settings, uris

@@ -80,14 +80,14 @@ class ResumableUpload:
             self._session = await shielded(self._start, within=START_WITHIN)
             self._offset, self._in_doubt = 0, False
         if self._in_doubt:
-            self._take(await self._ask(self._session))
+            known = self._take(await self._ask(self._session))
         else:
             self._in_doubt = True
             before = self._offset
-            self._take(await self._put(self._session))
-            if self._session is not None and self._offset <= before:
+            known = self._take(await self._put(self._session))
+            if known and not self._done and self._offset <= before:
                 raise UnavailableError(f"{self._action}: the server kept nothing of a chunk")
-        if self._session is None and not self._done and not await self._is_there():
+        if not known and not await self._is_there():
             raise UnavailableError(f"{self._action}: the server lost the upload; it starts again")
 
     async def _start(self) -> str:
@@ -160,8 +160,8 @@ class ResumableUpload:
             accept=(308, 404, 410, CANCELLED),
         )
 
-    def _take(self, answer: Answer) -> None:
-        """Go on from what the server says that it has."""
+    def _take(self, answer: Answer) -> bool:
+        """Go on from what the server says that it has; False when it knows no such upload."""
         self._in_doubt = False
         if answer.status == 308:
             kept = re.fullmatch(r"bytes=0-(\d+)", answer.headers.get("Range", ""))
@@ -173,6 +173,7 @@ class ResumableUpload:
             self._session, self._done = None, True
         else:
             self._session = None
+        return self._done or self._session is not None
 
     async def _is_there(self) -> bool:
         """Whether the upload is gone because it is complete, and only the answer was lost."""
