@@ -7,6 +7,7 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pymysql  # type: ignore[import-untyped]  # it ships no types
 import pytest
 import trustme
@@ -188,3 +189,39 @@ def test_the_password_is_not_shown() -> None:
     for uri in ("mysql://u:open-sesame@h/db", "postgresql://u:open-sesame@h/db"):
         assert "open-sesame" not in repr(create_engine(uri))
         assert "open-sesame" not in str(create_engine(uri).url)
+
+
+async def test_a_mysql_connection_is_closed_though_the_server_reset_it() -> None:
+    from asyncstore.databases.mysql_driver import connect
+
+    require(MariaDB())
+    with MariaDB() as server:
+        options: dict[str, Any] = {
+            "host": HOST,
+            "port": server.port,
+            "user": "tester",
+            "password": "open-sesame",
+        }
+        with FaultProxy(server.host, http=False) as proxy:
+            options["port"] = int(proxy.address.rpartition(":")[2])
+            connection = await connect(**options)
+            closed = connection._writer.transport
+
+            async def reset() -> None:
+                raise ConnectionResetError
+
+            connection._writer.drain = reset
+            await connection.ensure_closed()
+            assert closed.is_closing()
+            # Cut off while it logs in, it leaves nothing either.
+            proxy.latency = 5.0
+            task = asyncio.ensure_future(connect(**options))
+            while proxy.connections_opened < 2:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+            proxy.latency = 0.0
+            with anyio.fail_after(20):
+                while proxy.connections:
+                    await asyncio.sleep(0.01)

@@ -14,7 +14,7 @@ OPTIONS = frozenset(inspect.signature(aiomysql.Connection).parameters)
 
 
 class _Connection(aiomysql.Connection):  # type: ignore[misc]  # aiomysql ships no types
-    """A connection that can send bytes."""
+    """A connection that can send bytes, and that is closed when it says so."""
 
     def escape(self, value: Any) -> Any:
         """A literal of SQL for a value."""
@@ -22,6 +22,15 @@ class _Connection(aiomysql.Connection):  # type: ignore[misc]  # aiomysql ships 
             # aiomysql's own way is gone from PyMySQL 1.2, and took the loop 40 ms a MiB before.
             return f"_binary X'{value.hex()}'"
         return super().escape(value)
+
+    async def ensure_closed(self) -> None:
+        """Say goodbye, and close even where the server does not listen any more."""
+        try:
+            await super().ensure_closed()
+        except OSError:
+            pass
+        finally:
+            self.close()
 
 
 async def connect(**options: Any) -> _Connection:
@@ -34,5 +43,9 @@ async def connect(**options: Any) -> _Connection:
         A connection. A cancellation closes it, as it does during any statement.
     """
     connection = _Connection(**options)
-    await connection._connect()  # noqa: SLF001  what aiomysql.connect awaits
+    try:
+        await connection._connect()  # noqa: SLF001  what aiomysql.connect awaits
+    except BaseException:
+        connection.close()
+        raise
     return connection
