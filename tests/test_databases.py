@@ -16,6 +16,7 @@ from sqlalchemy import exc, text
 from asyncstore.artifacts import ArtifactRepository, TransferOptions
 from asyncstore.databases.engines import connections_of, create_engine
 from asyncstore.databases.errors import is_rolled_back, translate
+from asyncstore.databases.mysql_driver import connect
 from asyncstore.errors import (
     AsyncStoreError,
     InvalidParameterError,
@@ -26,6 +27,8 @@ from asyncstore.errors import (
     UnavailableError,
 )
 from asyncstore.retry import RetryPolicy
+from asyncstore.testing.fault_proxy import FaultProxy
+from tests.servers.base import HOST
 from tests.servers.mariadb import MariaDB, ServerTls
 from tests.servers.running import require
 
@@ -192,8 +195,6 @@ def test_the_password_is_not_shown() -> None:
 
 
 async def test_a_mysql_connection_is_closed_though_the_server_reset_it() -> None:
-    from asyncstore.databases.mysql_driver import connect
-
     require(MariaDB())
     with MariaDB() as server:
         options: dict[str, Any] = {
