@@ -14,7 +14,6 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "asyncstore"
 HEAVY = {
-    "aioftp",
     "aiomysql",
     "asyncssh",
     "azure",
@@ -129,7 +128,6 @@ def test_imports_point_downward(module: str) -> None:
         ("azure", ("asyncstore.backends.azure",)),
         ("gcsfs", ("asyncstore.backends.gcs",)),
         ("asyncssh", ("asyncstore.backends.sftp",)),
-        ("aioftp", ("asyncstore.backends.ftp",)),
         ("hdfs_native", ("asyncstore.backends.hdfs",)),
     ],
 )

@@ -57,6 +57,7 @@ class Pool(Generic[C]):
         # A few at a time: servers drop those that knock together (OpenSSH: MaxStartups).
         self._knocking = anyio.Semaphore(KNOCKING)
         self._making = 0
+        self._room = size
         self._changed = anyio.Event()
         self._members: list[_Member[C]] = []
         self._closed = False
@@ -98,14 +99,23 @@ class Pool(Generic[C]):
             await self._drop_broken()
             if self._closed:
                 raise InvalidStateError("the connections are closed")
-            full = len(self._members) + self._making >= self._size
+            if not self._members:
+                self._room = self._size
+            full = len(self._members) + self._making >= self._room
             member = self._free()
             if member and (full or not member.users):
                 member.users += 1
                 return member
-            if not full:
+            if full:
+                await self._changed.wait()
+                continue
+            try:
                 return await self._make()
-            await self._changed.wait()
+            except UnavailableError:
+                # Servers limit the connections of a user: those that there are have to do.
+                if not self._members:
+                    raise
+                self._room = len(self._members)
 
     async def _make(self) -> _Member[C]:
         self._making += 1

@@ -28,3 +28,8 @@ class PrivateAuthority:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._certificate.configure_cert(context)
         return FaultProxy(target, ssl_context=context)
+
+    def certificate_file(self, path: Path) -> Path:
+        """Key and certificate of a server on loopback, in one PEM file."""
+        self._certificate.private_key_and_cert_chain_pem.write_to_path(path)
+        return path
