@@ -15,9 +15,10 @@ from asyncstore.backends import s3_uris
 from asyncstore.backends.base import Backend, Capabilities
 from asyncstore.backends.checksums import content_md5
 from asyncstore.backends.http_body import body
-from asyncstore.backends.s3_client import MAX_CONNECTIONS, Sockets, connect
+from asyncstore.backends.s3_client import MAX_CONNECTIONS, connect
 from asyncstore.backends.s3_direct import Direct
 from asyncstore.backends.s3_errors import RangeNotSatisfiableError, translated
+from asyncstore.backends.sockets import Sockets
 from asyncstore.concurrency import Turnstile
 from asyncstore.entities import FileInfo
 from asyncstore.errors import (

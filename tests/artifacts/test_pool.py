@@ -107,7 +107,7 @@ async def test_an_idle_connection_is_not_used_for_ever() -> None:
     await anyio.sleep(0.01)
     await lab.use()
     assert lab.made == [0, 1]
-    assert lab.ended == [0]
+    assert lab.ended[0] == 0
 
 
 async def test_cancelled_users_leave_nothing() -> None:

@@ -1,6 +1,6 @@
 """Endings: cancelled, raced, in another event loop, behind a fork."""
 
-# ruff: noqa: S101, D102  these are tests, with names that say what they are for
+# ruff: noqa: S101, D102, ASYNC110  these are tests, with names that say what they are for
 
 from __future__ import annotations
 

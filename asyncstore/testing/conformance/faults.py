@@ -1,6 +1,6 @@
 """Faults: what a network and a server do on a bad day, and what must come of it."""
 
-# ruff: noqa: S101, D102  these are tests, with names that say what they are for
+# ruff: noqa: S101, D102, PT012  these are tests, with names that say what they are for
 
 from __future__ import annotations
 
