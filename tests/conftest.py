@@ -14,6 +14,7 @@ from tests.servers.radosgw import RadosGateway
 from tests.servers.rclone import Rclone
 from tests.servers.running import running
 from tests.servers.tls import PrivateAuthority
+from tests.storages_page import StoragesPage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,15 @@ PERSONAL = (
     *("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "GCSFS_", "STORAGE_EMULATOR_", "SSH_", "HADOOP_"),
     *("KRB5", "OSS_", "OCI_", "HF_"),
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-storages-page", action="store_true", help="write docs/storages.md")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    write = config.getoption("--write-storages-page")
+    config.pluginmanager.register(StoragesPage(write=bool(write)))
 
 
 @pytest.fixture
