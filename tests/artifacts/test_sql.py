@@ -65,6 +65,10 @@ class DatabaseTests(ArtifactRepositoryTests):
     """The suite on a database; nothing may be left over behind any test."""
 
     directories = True
+    large = 5 * MIB + 3
+    options = TransferOptions(
+        multipart_upload_chunk_size=2 * MIB, multipart_download_chunk_size=MIB
+    )
     odd_names: ClassVar[tuple[str, ...]] = (
         *ODD_NAMES,
         "line\nbreak",
@@ -77,7 +81,7 @@ class DatabaseTests(ArtifactRepositoryTests):
         "\x01",
         "like_%",
     )
-    many = 1_100
+    many = 1_001
 
     @pytest.fixture
     def artifact_uri(self, database_uri: str) -> str:
