@@ -6,6 +6,7 @@ import getpass
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -79,26 +80,29 @@ class SSHD(Server):
 
     def halt(self) -> None:
         """Stop it with all its sessions; `run` starts it again."""
-        process = self.processes.pop()
-        # A session is a process in a group of its own.
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        process.stop()
-        for child in children:
-            subprocess.run(["kill", "-9", child], check=False, capture_output=True)
+        _, *sessions = self._pids()
+        self.processes.pop().stop()
+        for pid in sessions:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def open_files(self, below: Path) -> int:
         """How many files below a directory the sessions of its clients have open."""
-        pids = [self.processes[-1].pid]
-        for pid in pids:
-            with suppress(OSError):
-                pids += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
         count = 0
-        for pid in pids:
+        for pid in self._pids():
             with suppress(OSError):
                 for descriptor in Path(f"/proc/{pid}/fd").iterdir():
                     with suppress(OSError):
                         count += descriptor.readlink().is_relative_to(below)
         return count
+
+    def _pids(self) -> list[int]:
+        """The server and its sessions, each of them several processes in groups of their own."""
+        pids = [self.processes[-1].pid]
+        for pid in pids:
+            with suppress(OSError):
+                pids += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        return pids
 
     def new_key(self, name: str, passphrase: str = "", kind: str = "ed25519") -> Path:
         """A key in the server's directory, and its public part beside it."""
