@@ -64,6 +64,7 @@ SCHEMES: dict[str, Registration] = {
     "sqlite": SQL,
     "postgresql": SQL,
     "mysql": SQL,
+    "mariadb": SQL,
     "mssql": SQL,
 }
 

@@ -434,6 +434,16 @@ async def test_beside_metadata(name: str, request: pytest.FixtureRequest) -> Non
         assert len((await store.get_run(run.info.run_id)).data.tags) >= 20
 
 
+@pytest.mark.parametrize("name", ["sqlite", "postgresql"])
+async def test_before_metadata(name: str, request: pytest.FixtureRequest) -> None:
+    database_uri: str = request.getfixturevalue(f"{name}_uri")
+    async with ArtifactRepository(f"{database_uri}/artifacts") as repository:
+        await repository.write_bytes("x", b"1")
+        async with await MetadataStore.open(database_uri) as store:
+            await store.create_run("0")
+        assert await repository.read_bytes("x") == b"1"
+
+
 async def test_nothing_is_made_by_reading(database_uri: str) -> None:
     raw = RawDatabase(database_uri)
     async with ArtifactRepository(f"{database_uri}/a") as repository:

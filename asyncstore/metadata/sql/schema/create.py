@@ -20,6 +20,8 @@ __all__ = ["create_schema", "schema_exists"]
 
 # Any number that nobody else takes for a PostgreSQL advisory lock of this database.
 _CREATION_LOCK = 0x6D6C666C6F77
+# `filesystems/sql_tables.py` has them; which of the two rooms comes first is the person's affair.
+ARTIFACT_TABLES = "asyncstore_artifact"
 
 
 def schema_exists(connection: Connection, uri: str) -> bool:
@@ -35,7 +37,12 @@ def schema_exists(connection: Connection, uri: str) -> bool:
     Raises:
         SchemaMismatchError: It has another revision of the schema, a part of it, or other tables.
     """
-    found = set(inspect(connection).get_table_names())
+    # A database may be a storage of artifacts as well, and have been that first.
+    found = {
+        name
+        for name in inspect(connection).get_table_names()
+        if not name.startswith(ARTIFACT_TABLES)
+    }
     shown = redact(uri)
     revisions: list[str] = []
     if alembic_version.name in found:
