@@ -233,9 +233,8 @@ class Relay:
 
     def _connect(self) -> None:
         self._proxy.opened(self)
+        self.client.pause(True)
         loop = asyncio.get_running_loop()
-        # Some Pythons (3.11.2) start to read behind `connection_made`, paused in it or not.
-        loop.call_soon(self.client.pause, True)
         # A handshake costs a round trip, before which a client could not have sent anything.
         self._to_server.hold_until(loop.time() + 2 * self._proxy.latency)
         self._connecting = loop.create_task(self._connect_to_server())
