@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 import shutil
 import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmarks import metric_peers
+from benchmarks.storages import STORAGES, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from benchmarks.lab import Lab
 
+T = TypeVar("T")
 OURS = "asyncstore"
 
 
@@ -132,6 +136,79 @@ def _download(size: str, delayed: bool) -> Callable[[Lab], AbstractContextManage
     return task
 
 
+def _storage_cases() -> Iterator[Case]:
+    for name, storage in STORAGES.items():
+        for size in storage.sizes:
+            for direction in storage.directions:
+                where, _, delay = name.partition("-")
+                yield Case(
+                    name="-".join(filter(None, ("artifacts", where, size, direction, delay))),
+                    about=_storage_about(where, size, direction, delay),
+                    module="benchmarks.storage_peers",
+                    peers=(OURS, *storage.peers),
+                    task=_storage_task(name, size, direction),
+                )
+
+
+def _storage_about(where: str, size: str, direction: str, delay: str) -> str:
+    what = "1,000 files of 10 KiB" if size == "small" else "one file of 512 MiB"
+    return f"{where}: {what}, {direction}, {'20 ms round trip' if delay else 'loopback'}"
+
+
+def _storage_task(
+    name: str, size: str, direction: str
+) -> Callable[[Lab], AbstractContextManager[Task]]:
+    @contextlib.contextmanager
+    def task(lab: Lab) -> Iterator[Task]:
+        place = place_of(lab, name)
+        single = size == "large"
+        source = lab.artifact_file.parent if single else lab.small_files
+        prefix, warm = lab.new_name(), f"warm-{lab.new_name()}"
+        common = {
+            "direction": direction,
+            "uri": place.uri,
+            "options": place.options,
+            "mlflow": place.mlflow,
+            "remote": place.remote,
+        }
+        target, warm_target = lab.directory / lab.new_name(), lab.directory / lab.new_name()
+        with lab.acting_as(place.variables):
+            if direction == "down":
+                target.mkdir()
+                warm_target.mkdir()
+                _apart(place.put(source, prefix))
+                _apart(place.put(lab.warm_file.parent, warm))
+        local = target if direction == "down" else (lab.artifact_file if single else source)
+        small = warm_target if direction == "down" else lab.warm_file
+        arguments = {
+            **common,
+            "local": str(local),
+            "prefix": prefix,
+            "single": single,
+            "warm": {**common, "local": str(small), "prefix": warm, "single": True},
+        }
+        try:
+            yield Task(arguments, dict(place.variables))
+            if direction == "down":
+                _compare(_files(source), _files(target / prefix))
+            else:
+                with lab.acting_as(place.variables):
+                    _compare(_files(source), _apart(place.found(prefix)))
+        finally:
+            for made in (target, warm_target):
+                shutil.rmtree(made, ignore_errors=True)
+            with lab.acting_as(place.variables):
+                _apart(place.discard(prefix))
+
+    return task
+
+
+def _apart(work: Coroutine[Any, Any, T]) -> T:
+    """Await outside of the event loop that runs the benchmarks."""
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        return threads.submit(asyncio.run, work).result()
+
+
 def _files(root: Path) -> dict[str, int]:
     return {
         path.relative_to(root).as_posix(): path.stat().st_size
@@ -195,6 +272,7 @@ CASES: dict[str, Case] = {
     case.name: case
     for case in (
         *_transfer_cases(),
+        *_storage_cases(),
         *_metric_cases(),
         Case(
             "import",

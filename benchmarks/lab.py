@@ -11,13 +11,14 @@ import sys
 import tempfile
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from tests.servers.base import Server, free_port
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.radosgw import RadosGateway
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -60,7 +61,9 @@ class Lab:
     def __init__(self, *, quick: bool) -> None:
         self.small_count = 100 if quick else 1000
         self.large_size = 2**26 if quick else 2**30
+        self.artifact_size = 2**25 if quick else 2**29
         self.metric_count = 100 if quick else 1000
+        self.places: dict[str, Any] = {}
         self._templates: dict[str, str] = {}
         self._stack = contextlib.ExitStack()
         self._numbers = iter(range(10**9))
@@ -84,24 +87,37 @@ class Lab:
 
     def environment(self, variables: dict[str, str]) -> dict[str, str]:
         """That of a measured process: ours without any key or setting, and `variables`."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MLFLOW_"))}
+        personal = ("AWS_", "AZURE_", "GOOGLE_", "HADOOP_", "MLFLOW_", "SSH_", "STORAGE_")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(personal)}
         return {**kept, "AWS_EC2_METADATA_DISABLED": "true", **variables}
+
+    @contextlib.contextmanager
+    def acting_as(self, variables: Mapping[str, str]) -> Iterator[None]:
+        """For what this process does with a storage itself: its environment, and these."""
+        before = dict(os.environ)
+        os.environ.update(variables)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
     # Servers
 
     @cached_property
     def radosgw(self) -> RadosGateway:
-        return self._started(RadosGateway())
+        return self.start(RadosGateway())
 
     @cached_property
     def delayed(self) -> DelayProxy:
-        return self._started(DelayProxy(self.radosgw.address))
+        return self.start(DelayProxy(self.radosgw.address))
 
     @cached_property
     def postgresql(self) -> PostgreSQL:
-        return self._started(PostgreSQL())
+        return self.start(PostgreSQL())
 
-    def _started(self, server: ServerT) -> ServerT:
+    def start(self, server: ServerT) -> ServerT:
+        """Run a server until the end of the benchmarks."""
         if not server.available():
             raise SystemExit(f"{server.name} is not installed: {server.install_hint}")
         self._stack.enter_context(server)
@@ -122,10 +138,18 @@ class Lab:
     @cached_property
     def large_file(self) -> Path:
         """One file of random bytes."""
-        path = self.directory / "large" / "large.bin"
+        return self._random_file("large", self.large_size)
+
+    @cached_property
+    def artifact_file(self) -> Path:
+        """One file of random bytes, for every storage."""
+        return self._random_file("artifact", self.artifact_size)
+
+    def _random_file(self, name: str, size: int) -> Path:
+        path = self.directory / name / f"{name}.bin"
         path.parent.mkdir()
         with path.open("wb") as file:
-            for _ in range(self.large_size // 2**20):
+            for _ in range(size // 2**20):
                 file.write(os.urandom(2**20))
         return path
 
