@@ -386,7 +386,7 @@ async def test_a_corrupted_body_is_refused(
 ) -> None:
     """What arrives is not what the MD5 was taken of."""
     backend = "asyncstore.backends.s3"
-    from asyncstore.backends.s3_body import body as honest
+    from asyncstore.backends.http_body import body as honest
 
     monkeypatch.setattr(f"{backend}.body", lambda data: honest(bytes(len(data))))
     async with ArtifactRepository(f"s3://{s3_bucket}", transfer=QUICK) as repository:
