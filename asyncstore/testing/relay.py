@@ -213,7 +213,11 @@ class Relay:
     def __init__(self, proxy: FaultProxy) -> None:
         self._proxy = proxy
         http = proxy.http
-        self.client = _Endpoint(self._from_client if http else self._raw_from_client)
+        self._receive = self._from_client if http else self._raw_from_client
+        # What the client said before the server was there: some Pythons (3.11.2) read on although
+        # `connection_made` paused them.
+        self._early: list[bytes] = []
+        self.client = _Endpoint(self._client_said)
         self._server = _Endpoint(self._from_server if http else self._raw_from_server)
         self._to_server = _Pipe(proxy, self.client, self._server)
         self._to_client = _Pipe(proxy, self._server, self.client)
@@ -254,6 +258,9 @@ class Relay:
             self._current = _Exchange(request, self._proxy.begin(self, request))
             self._current.final = True
             self._pending.append(self._current)
+        early, self._early = self._early, []
+        for data in early:
+            self._receive(data)
         self.client.pause(False)
 
     def reset(self) -> None:
@@ -281,6 +288,12 @@ class Relay:
         if self._connecting is None and not self.client.connected and not self._server.connected:
             self.gone.set()
             self._proxy.gone(self)
+
+    def _client_said(self, data: bytes) -> None:
+        if self._connecting is None:
+            self._receive(data)
+        else:
+            self._early.append(data)
 
     # HTTP
 
