@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mimetypes
 import os
 import shutil
 import tempfile
@@ -98,6 +99,8 @@ class ArtifactRepository:
             raise InvalidStateError(f"{self!r} was opened before; make a new one")
         self._opening = True
         try:
+            # Reads the system's tables once, which takes the loop some 20 ms.
+            await run_in_thread(lambda: mimetypes.guess_type(""))
             # A variable that is wrong is told before a server is asked.
             self._options.resolve(Capabilities())
             backend = await open_backend(self.artifact_uri, self._storage_options)
