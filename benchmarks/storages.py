@@ -135,7 +135,7 @@ def _sftp(*, delayed: bool) -> Callable[[Lab], Place]:
             f"sftp://{server.user}@{HOST}:{port}{root}",
             {"HOME": str(home)},
             {
-                "client_keys": [str(own)],
+                "client_keys": [str(server.key)],
                 "known_hosts": str(home / ".ssh" / "known_hosts"),
             },
             "sftp_artifact_repo:SFTPArtifactRepository",
