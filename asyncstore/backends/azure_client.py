@@ -209,8 +209,8 @@ def _from_response(action: str, error: HttpResponseError) -> AsyncStoreError:
     if status == 412 or code == "Md5Mismatch":
         return IntegrityError(message)
     if status in (408, 429) or status >= 500:
-        headers = error.response.headers if error.response is not None else {}
-        retry_after = str(headers.get("Retry-After", ""))
+        response: Any = error.response
+        retry_after = str(response.headers.get("Retry-After", "")) if response is not None else ""
         return UnavailableError(
             message, retry_after=float(retry_after) if retry_after.isdigit() else None
         )
