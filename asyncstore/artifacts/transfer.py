@@ -270,13 +270,13 @@ class Transfer:
         """
         part_size = self._part_size(backend)
         minimum = self.options.multipart_upload_minimum_file_size or part_size + 1
-        single_request = backend.capabilities.max_file_size
+        limits = backend.capabilities
+        streams = limits.max_file_size is not None and file.size <= limits.max_file_size
         if self._goes_whole(backend, file):
             await self._upload_whole(backend, file)
             callback.relative_update(file.size)
-        elif file.size < minimum and single_request is not None and file.size <= single_request:
-            await self._upload_stream(backend, file)
-            callback.relative_update(file.size)
+        elif streams and (file.size < minimum or not limits.parallel_parts):
+            await self._upload_stream(backend, file, callback)
         else:
             await self._upload_parts(backend, file, part_size, callback)
 
@@ -285,14 +285,15 @@ class Transfer:
             data = await run_in_thread(file.read)
             await self.request(lambda: backend.write(file.artifact_path, data, file.content_type))
 
-    async def _upload_stream(self, backend: Backend, file: LocalFile) -> None:
-        source = await run_in_thread(lambda: OpenFile(file))
+    async def _upload_stream(self, backend: Backend, file: LocalFile, callback: Callback) -> None:
+        source = await run_in_thread(lambda: OpenFile(file, callback.relative_update))
         try:
             if backend.capabilities.resumable:
                 async with self.slot():
                     await backend.write_file(file, source)
             else:
                 await self.request(lambda: backend.write_file(file, source))
+            source.sent(file.size)
         finally:
             source.close()
 
@@ -374,7 +375,11 @@ class Transfer:
             await self._download_whole(backend, entry, size, destination)
             callback.relative_update(size)
             return
-        chunk_size = self.options.multipart_download_chunk_size or DEFAULT_CHUNK_SIZE
+        chunk_size = (
+            self.options.multipart_download_chunk_size
+            or backend.capabilities.range_size
+            or DEFAULT_CHUNK_SIZE
+        )
         minimum = self.options.multipart_download_minimum_file_size or chunk_size + 1
         staged = await run_in_thread(lambda: StagedFile(destination, size or 0))
         try:

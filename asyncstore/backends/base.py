@@ -28,6 +28,7 @@ class Capabilities:
         min_part_size: Smallest part but the last, in bytes.
         max_parts: Most parts of an upload; None for no limit.
         max_file_size: Largest file that `write_file` takes, in bytes; None where there is none.
+            Without `parallel_parts` all large files up to it go that way.
         max_concurrency: Most requests at once; None for no limit.
         writable: Whether anything can be stored or deleted; otherwise those methods raise
             `UnsupportedError`.
@@ -38,6 +39,7 @@ class Capabilities:
         batch_writes: `write_many` stores several small files in one request.
         resumable: `write_file` takes several requests, and bounds and repeats each by itself with
             the backend's `request_timeout` and `retry`.
+        range_size: Bytes of a range when no variable says so; None leaves it to the scheduler.
         request_timeout: Seconds that one request may take, its content included, when
             MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT is not set; None for no limit.
     """
@@ -55,6 +57,7 @@ class Capabilities:
     download_chunk_size: int | None = None
     batch_writes: bool = False
     resumable: bool = False
+    range_size: int | None = None
     request_timeout: float | None = None
 
 

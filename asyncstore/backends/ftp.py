@@ -9,7 +9,8 @@ import contextlib
 import ftplib
 import re
 import ssl
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -29,9 +30,10 @@ from asyncstore.errors import (
     PermissionDeniedError,
     UnavailableError,
 )
-from asyncstore.files.reading import ContentType
+from asyncstore.files.reading import ContentType, LocalFile, OpenFile
+from asyncstore.files.threads import run_in_thread
 from asyncstore.files.writing import STAGED_SUFFIX, staged_name
-from asyncstore.multipart import Part
+from asyncstore.multipart import Part, abandoned
 
 __all__ = ["FTPBackend", "open_backend"]
 
@@ -39,13 +41,25 @@ T = TypeVar("T")
 FORM = "ftp://user:password@host:port/path"
 CONNECTIONS = 16
 CLEAN_UP_WITHIN = 30.0
+# On a fast network ranges cost more than they bring: 512 MiB took 0.7 s in one stream, and 1.3 s in
+# ranges of 64 MiB.
+RANGE_SIZE = 512 * 1024 * 1024
+# Bytes in one go of a worker thread, and one step of the progress.
+SEND_SIZE = 4 * 1024 * 1024
 
 # As `ls -l` writes it: mode, links, owner, group, size, date, name.
 UNIX = re.compile(r"([-dl])\S{9}\S*\s+\d+\s+\S+\s+\S+\s+(\d+)\s+\S+\s+\S+\s+\S+ (.*)")
 # As IIS writes it: date, time, size or <DIR>, name.
 WINDOWS = re.compile(r"\d\d-\d\d-\d{2,4}\s+\d\d:\d\d(?:AM|PM)?\s+(<DIR>|\d+) +(.*)")
 
-CAPABILITIES = Capabilities(directories=True, max_concurrency=CONNECTIONS)
+CAPABILITIES = Capabilities(
+    directories=True,
+    max_concurrency=CONNECTIONS,
+    # FTP knows no limit.
+    max_file_size=sys.maxsize,
+    resumable=True,
+    range_size=RANGE_SIZE,
+)
 
 
 async def open_backend(uri: str, storage_options: Mapping[str, Any]) -> Backend:
@@ -233,16 +247,52 @@ class FTPBackend(Backend):
         """Write into a staged file; its directories are made with its first bytes."""
         action = f"write {self.shown(path)}"
 
-        def store(connection: Connection) -> None:
-            connection.store(staged, data, offset)
+        async def store() -> None:
+            await self.run(action, lambda c: c.store(staged, data, offset))
 
+        if offset:
+            await store()
+        else:
+            await self._with_directories(staged, store)
+
+    async def _with_directories(self, staged: str, store: Callable[[], Awaitable[None]]) -> None:
+        """Directories are made for the first file that misses them."""
         try:
-            await self.run(action, store)
+            await store()
         except (NotFoundError, PermissionDeniedError):
-            if offset:
-                raise
             await self._make_directories(staged.rpartition("/")[0])
-            await self.run(action, store)
+            await store()
+
+    async def write_file(self, file: LocalFile, source: OpenFile) -> None:
+        """One stream; what breaks off goes on from there."""
+        upload = FTPUpload(self, file.artifact_path)
+        try:
+            await self.retry.run(lambda: upload.send(source, file.size))
+            await run_in_thread(source.check_unchanged)
+            await self.retry.run(upload.complete)
+        except BaseException as error:
+            await abandoned(upload, error)
+            raise
+
+    async def stream(
+        self, path: str, staged: str, source: OpenFile, size: int, *, resume: bool
+    ) -> None:
+        """Fill a staged file from a local one; `resume` sends what it misses."""
+
+        async def send() -> None:
+            async with self._pool.connection() as connection:
+                with translated(f"write {self.shown(path)}"):
+                    offset = await connection.run(lambda c: c.begin_store(staged, resume=resume))
+                    while offset < size:
+                        length = min(SEND_SIZE, size - offset)
+                        await connection.run(
+                            partial(Connection.send, source=source, offset=offset, size=length)
+                        )
+                        offset += length
+                        source.sent(offset)
+                    await connection.run(Connection.end_store)
+
+        await self._with_directories(staged, send)
 
     async def _make_directories(self, full: str) -> None:
         async with self._making:
@@ -263,7 +313,10 @@ class FTPBackend(Backend):
                 connection.command(f"DELE {full}")
                 connection.rename(staged, full)
 
-        await self.run(f"write {self.shown(path)}", rename)
+        # Not to be interrupted: there could be neither the old file nor the new one.
+        await shielded(
+            lambda: self.run(f"write {self.shown(path)}", rename), within=CLEAN_UP_WITHIN
+        )
 
     async def discard(self, staged: str) -> None:
         """Remove a file that did not become whole, cancelled or not."""
@@ -340,6 +393,13 @@ class FTPUpload:
         self._path = path
         self._staged = backend.staged(path)
         self._size = 0
+        self._begun = False
+
+    async def send(self, source: OpenFile, size: int) -> None:
+        """A whole local file; called again, what is missing of it."""
+        resume, self._begun = self._begun, True
+        self._size = size
+        await self._backend.stream(self._path, self._staged, source, size, resume=resume)
 
     async def upload_part(self, part: Part, data: bytes | memoryview) -> None:
         """STOR from the part's offset on."""

@@ -14,7 +14,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import anyio
@@ -30,6 +30,8 @@ from asyncstore.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from asyncstore.files.reading import OpenFile
+from asyncstore.multipart import plan_parts
 from asyncstore.uris import Location
 
 __all__ = ["Connection", "Server", "translated"]
@@ -194,12 +196,51 @@ class Connection:
 
     def store(self, path: str, data: bytes | memoryview, offset: int = 0) -> None:
         """STOR, from an offset on."""
-        connection = self._open(f"STOR {path}", offset)
         try:
-            connection.sendall(data)
-            if isinstance(connection, ssl.SSLSocket):
+            self._open(f"STOR {path}", offset).sendall(data)
+        except BaseException:
+            self._close_data()
+            raise
+        self.end_store()
+
+    def begin_store(self, path: str, *, resume: bool) -> int:
+        """STOR for `send` to fill; where to go on if something is there already."""
+        offset = 0
+        if resume:
+            with contextlib.suppress(ftplib.error_perm):
+                offset = self.size(path)
+        try:
+            self._open(f"STOR {path}", offset)
+        except ftplib.error_perm:
+            # Some do not go on: they take it from the beginning.
+            if not offset:
+                raise
+            offset = 0
+            self._open(f"STOR {path}", offset)
+        return offset
+
+    def send(self, source: OpenFile, offset: int, size: int) -> None:
+        """A stretch of a local file into what `begin_store` opened.
+
+        Raises:
+            IntegrityError: The local file has become shorter; the connection is good.
+        """
+        data: Any = self._data
+        for part in plan_parts(size, READ_SIZE):
+            try:
+                piece = source.read(replace(part, offset=offset + part.offset))
+            except AsyncStoreError:
+                self.end(whole=False)
+                raise
+            data.sendall(piece)
+            source.recycle(piece)
+
+    def end_store(self) -> None:
+        """All is sent."""
+        try:
+            if isinstance(self._data, ssl.SSLSocket):
                 # Without it the server takes the file for cut off.
-                connection.unwrap()
+                self._data.unwrap()
         finally:
             self._close_data()
         self._ftp.voidresp()

@@ -9,7 +9,7 @@ import mimetypes
 import mmap
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,10 +76,19 @@ class LocalFile:
 
 
 class OpenFile:
-    """A `LocalFile` that is being read, part by part."""
+    """A `LocalFile` that is being read, part by part.
 
-    def __init__(self, file: LocalFile) -> None:
+    Args:
+        file: Which one.
+        on_progress: Told how many more bytes were sent, by those who say so with `sent`.
+    """
+
+    def __init__(
+        self, file: LocalFile, on_progress: Callable[[int], object] = lambda _: None
+    ) -> None:
         self._file = file
+        self._on_progress = on_progress
+        self._sent = 0
         self._spare: list[mmap.mmap] = []
         with _described(file.path):
             self.fd = os.open(file.path, os.O_RDONLY)
@@ -125,6 +134,12 @@ class OpenFile:
         """Give back what `read` returned, once nobody looks at it any more."""
         if isinstance(content.obj, mmap.mmap):
             self._spare.append(content.obj)
+
+    def sent(self, offset: int) -> None:
+        """The file was sent up to an offset; an attempt that repeats a stretch counts once."""
+        if offset > self._sent:
+            self._on_progress(offset - self._sent)
+            self._sent = offset
 
     def stream(self) -> io.BufferedReader:
         """The file from its beginning, for who reads by himself.

@@ -16,17 +16,19 @@ import anyio
 import pytest
 
 from asyncstore.artifacts import ArtifactRepository, TransferOptions
-from asyncstore.backends import ftp, ftp_client
+from asyncstore.backends import ftp, ftp_client, open_backend
 from asyncstore.errors import (
     AsyncStoreError,
     InvalidParameterError,
     UnauthenticatedError,
     UnavailableError,
 )
+from asyncstore.files.reading import ContentType, OpenFile
+from asyncstore.multipart import Part
 from asyncstore.retry import RetryPolicy
 from asyncstore.testing.conformance import ArtifactRepositoryTests, Place, RawStorage
 from asyncstore.testing.fault_proxy import FaultProxy
-from tests.artifacts.conftest import LARGE, QUICK
+from tests.artifacts.conftest import QUICK
 from tests.artifacts.raw import RawDirectory
 from tests.servers.ftp import FTPServer, PyFtpd, Vsftpd
 from tests.servers.running import require, running
@@ -266,7 +268,7 @@ def _sockets() -> int:
 async def test_a_bounded_pool_serves_many_files_and_closing_leaves_nothing(
     vsftpd: Vsftpd, tmp_path: Path
 ) -> None:
-    for number in range(300):
+    for number in range(1000):
         (tmp_path / "up" / str(number)).parent.mkdir(exist_ok=True)
         (tmp_path / "up" / str(number)).write_bytes(b"%d" % number)
     root = new_root(vsftpd)
@@ -283,11 +285,12 @@ async def test_a_bounded_pool_serves_many_files_and_closing_leaves_nothing(
     with anyio.fail_after(10):
         while _sockets() > before[0]:
             await anyio.sleep(0.01)
-    assert len(list((tmp_path / "down").iterdir())) == 300
+    assert len(list((tmp_path / "down").iterdir())) == 1000
 
 
-async def test_a_server_that_takes_few_connections(tmp_path: Path) -> None:
-    server = Vsftpd(most=3)
+@pytest.mark.parametrize("kind", [Vsftpd, PyFtpd])
+async def test_a_server_that_takes_few_connections(kind: type[FTPServer], tmp_path: Path) -> None:
+    server = kind(most=3)
     require(server)
     for number in range(60):
         (tmp_path / "up" / str(number)).parent.mkdir(exist_ok=True)
@@ -322,8 +325,9 @@ async def test_it_comes_back_with_the_server(kind: type[FTPServer]) -> None:
             assert (root / "y").read_bytes() == b"2"
 
 
-async def test_a_session_that_has_expired() -> None:
-    server = PyFtpd(idle=1)
+@pytest.mark.parametrize("kind", [Vsftpd, PyFtpd])
+async def test_a_session_that_has_expired(kind: type[FTPServer]) -> None:
+    server = kind(idle=1)
     require(server)
     with server:
         async with ArtifactRepository(
@@ -337,6 +341,7 @@ async def test_a_session_that_has_expired() -> None:
                 await asyncio.to_thread(connection._ftp.sock.recv, 100)
                 await asyncio.to_thread(connection._ftp.sock.recv, 100)
             assert await repository.read_bytes("x") == b"1"
+            assert connection not in [member.connection for member in pool._members]
 
 
 async def test_a_cancellation_ends_the_thread_at_once(pyftpd: PyFtpd, large: Path) -> None:
@@ -359,11 +364,61 @@ async def test_a_cancellation_ends_the_thread_at_once(pyftpd: PyFtpd, large: Pat
             assert await repository.read_bytes("x") == b"1"
 
 
-async def test_large_files_are_sent_part_by_part_and_taken_up_again(
-    pyftpd: PyFtpd, large: Path
+async def test_a_large_file_goes_on_where_it_broke_off(
+    pyftpd: PyFtpd, large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = new_root(pyftpd)
+    begin, send = ftp_client.Connection.begin_store, ftp_client.Connection.send
+    offsets: list[int] = []
+
+    def counting(connection: ftp_client.Connection, path: str, *, resume: bool) -> int:
+        offsets.append(begin(connection, path, resume=resume))
+        return offsets[-1]
+
+    def breaking(
+        connection: ftp_client.Connection, source: OpenFile, offset: int, size: int
+    ) -> None:
+        if offset and len(offsets) < 3:
+            connection.hang_up()
+        send(connection, source, offset, size)
+
+    monkeypatch.setattr(ftp_client.Connection, "begin_store", counting)
+    monkeypatch.setattr(ftp_client.Connection, "send", breaking)
     async with ArtifactRepository(uri_of(pyftpd, root), transfer=QUICK) as repository:
         await repository.log_artifact(large)
-    assert (root / large.name).stat().st_size == LARGE
+    assert len(offsets) == 3
+    assert offsets[0] == 0
+    assert min(offsets[1:]) > 0
     assert (root / large.name).read_bytes() == large.read_bytes()
+    assert [entry.name for entry in root.iterdir()] == [large.name]
+
+
+async def test_parts_are_written_in_order_and_may_be_repeated(pyftpd: PyFtpd) -> None:
+    root = new_root(pyftpd)
+    backend = await open_backend(uri_of(pyftpd, root))
+    upload = await backend.start_upload("d/x", ContentType(None, None))
+    for part, data in ((Part(1, 0, 3), b"abc"), (Part(2, 3, 2), b"--"), (Part(2, 3, 2), b"de")):
+        await upload.upload_part(part, data)
+    await upload.complete()
+    assert (root / "d" / "x").read_bytes() == b"abcde"
+    left = await backend.start_upload("d/y", ContentType(None, None))
+    await left.upload_part(Part(1, 0, 3), b"abc")
+    await left.abort()
+    assert [entry.name for entry in (root / "d").iterdir()] == ["x"]
+    await backend.aclose()
+
+
+async def test_a_large_file_comes_by_ranges_where_a_variable_says_so(
+    vsftpd: Vsftpd, large: Path, tmp_path: Path
+) -> None:
+    root = new_root(vsftpd)
+    (root / "x").write_bytes(large.read_bytes())
+    for options, most in ((QUICK, 7), (TransferOptions(), 1)):
+        with FaultProxy(vsftpd.address, http=False) as proxy:
+            async with ArtifactRepository(
+                uri_of(vsftpd, root, proxy.address), transfer=options
+            ) as repository:
+                local = await repository.download_artifacts("x", tmp_path / str(most))
+            assert (proxy.connections_opened > 1) == (most > 1)
+            assert proxy.connections_opened <= most
+        assert Path(local).read_bytes() == large.read_bytes()
