@@ -129,6 +129,16 @@ def _json_object(text: str) -> dict[str, Any]:
     return value
 
 
+def _hadoop_properties(text: str) -> dict[str, str]:
+    properties: dict[str, str] = {}
+    for pair in text.split(","):
+        name, separator, value = pair.partition("=")
+        if not name.strip() or not separator:
+            raise ValueError(text)
+        properties[name.strip()] = value.strip()
+    return properties
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in words:
@@ -353,12 +363,45 @@ MLFLOW_KERBEROS_TICKET_CACHE = _setting(
     "MLFLOW_KERBEROS_TICKET_CACHE",
     TEXT,
     None,
-    "Path of the Kerberos ticket cache.",
+    "Path of the Kerberos ticket cache; needs MLFLOW_KERBEROS_USER. Unset: Kerberos's own, which "
+    "KRB5CCNAME names.",
     applies_to="hdfs",
-    honoured=False,
 )
 MLFLOW_KERBEROS_USER = _setting(
-    "MLFLOW_KERBEROS_USER", TEXT, None, "Kerberos user.", applies_to="hdfs", honoured=False
+    "MLFLOW_KERBEROS_USER",
+    TEXT,
+    None,
+    "Kerberos principal to be. Unset: the one of the ticket cache.",
+    applies_to="hdfs",
+)
+MLFLOW_PYARROW_EXTRA_CONF = _setting(
+    "MLFLOW_PYARROW_EXTRA_CONF",
+    (_hadoop_properties, "Hadoop properties, name=value,name=value"),
+    cast("dict[str, str]", {}),
+    "Properties that go above Hadoop's configuration files.",
+    applies_to="hdfs",
+)
+HADOOP_CONF_DIR = _setting(
+    "HADOOP_CONF_DIR",
+    TEXT,
+    None,
+    "Directory with core-site.xml and hdfs-site.xml. Unset: etc/hadoop in HADOOP_HOME.",
+    applies_to="hdfs",
+)
+HADOOP_HOME = _setting(
+    "HADOOP_HOME",
+    TEXT,
+    None,
+    "Where Hadoop is installed.",
+    applies_to="hdfs",
+)
+HADOOP_USER_NAME = _setting(
+    "HADOOP_USER_NAME",
+    TEXT,
+    None,
+    "User on a cluster without Kerberos. Read by hdfs-native and by Hadoop. Unset: the one who "
+    "runs the process.",
+    applies_to="hdfs",
 )
 SSH_AUTH_SOCK = _setting(
     "SSH_AUTH_SOCK",

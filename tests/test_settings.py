@@ -34,6 +34,10 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"{}": {}, '{"A": {"B": [1]}}': {"A": {"B": [1]}}},
         ["[]", '"x"', "{", "A=B", "null", "1"],
     ),
+    "Hadoop properties, name=value,name=value": (
+        {"a.b=c": {"a.b": "c"}, "a=1, b=": {"a": "1", "b": ""}},
+        ["a.b", "=c", "a=1,,b=2"],
+    ),
     "auto, path or virtual": (
         {"auto": "auto", "path": "path", "virtual": "virtual"},
         ["Virtual", "host"],
