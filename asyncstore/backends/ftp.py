@@ -202,16 +202,30 @@ class FTPBackend(Backend):
         if start == end:
             await self._expect_file(path)
             return
+        size = READ_SIZE if end is None else min(READ_SIZE, end - start)
+
+        def begin(connection: Connection) -> bytes:
+            connection.begin(full, start, whole=end is None)
+            piece = connection.piece(size)
+            if len(piece) < size:
+                # A small file takes one trip to a worker thread.
+                connection.end(whole=True)
+            return piece
+
         async with self._pool.connection() as connection:
             with translated(f"read {self.shown(path)}"):
                 try:
-                    await connection.run(lambda c: c.begin(full, start, whole=end is None))
+                    piece = await connection.run(begin)
                 except ftplib.error_perm:
                     # Some refuse to begin at the end or behind it.
                     if start and start >= await connection.run(lambda c: c.size(full)):
                         return
                     raise
-                offset, whole = start, True
+                if piece:
+                    yield piece
+                if len(piece) < size:
+                    return
+                offset, whole = start + size, True
                 while end is None or offset < end:
                     size = READ_SIZE if end is None else min(READ_SIZE, end - offset)
                     piece = await connection.run(partial(Connection.piece, size=size))

@@ -30,7 +30,7 @@ from asyncstore.testing.conformance import ArtifactRepositoryTests, Place, RawSt
 from asyncstore.testing.fault_proxy import FaultProxy
 from tests.artifacts.conftest import QUICK
 from tests.artifacts.raw import RawDirectory
-from tests.servers.ftp import FTPServer, PyFtpd, Vsftpd
+from tests.servers.ftp import DelayedFtp, FTPServer, PyFtpd, Vsftpd
 from tests.servers.running import require, running
 
 if TYPE_CHECKING:
@@ -131,6 +131,35 @@ class TestPyftpdlib(_FTP):
     @pytest.fixture
     def ftpd(self, pyftpd: PyFtpd) -> FTPServer:
         return pyftpd
+
+
+@pytest.fixture(scope="module")
+def vsftpd_tls(
+    private_authority: PrivateAuthority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Vsftpd]:
+    certificate = private_authority.certificate_file(tmp_path_factory.mktemp("ftps") / "server.pem")
+    yield from running(Vsftpd(certificate))
+
+
+class TestVsftpdTLS(_FTP):
+    server: ClassVar[str] = "vsftpd, TLS"
+    __test__ = True
+
+    @pytest.fixture
+    def ftpd(self, vsftpd_tls: Vsftpd) -> FTPServer:
+        return vsftpd_tls
+
+    @pytest.fixture(autouse=True)
+    def trusted(self, private_authority: PrivateAuthority, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SSL_CERT_FILE", str(private_authority.bundle))
+
+    @pytest.fixture
+    def artifact_uri(self, ftpd: FTPServer, root: Path) -> str:
+        return uri_of(ftpd, root, scheme="ftps")
+
+    @pytest.fixture
+    def proxied(self, ftpd: FTPServer, root: Path, proxy: FaultProxy) -> Place:
+        return Place(uri_of(ftpd, root, proxy.address, scheme="ftps"))
 
 
 async def works(uri: str, **options: Any) -> None:
@@ -342,6 +371,23 @@ async def test_a_session_that_has_expired(kind: type[FTPServer]) -> None:
                 await asyncio.to_thread(connection._ftp.sock.recv, 100)
             assert await repository.read_bytes("x") == b"1"
             assert connection not in [member.connection for member in pool._members]
+
+
+@pytest.mark.parametrize("kind", [Vsftpd, PyFtpd])
+async def test_a_server_far_away(kind: type[FTPServer], large: Path, tmp_path: Path) -> None:
+    server = kind(passive=DelayedFtp.passive_block())
+    require(server)
+    with server:
+        far = DelayedFtp(server, latency=0.005)
+        require(far)
+        with far:
+            root = new_root(server)
+            uri = uri_of(server, root, far.address)
+            await works(uri)
+            async with ArtifactRepository(uri, transfer=QUICK) as repository:
+                await repository.log_artifact(large)
+                local = await repository.download_artifacts(large.name, tmp_path / "down")
+            assert Path(local).read_bytes() == large.read_bytes()
 
 
 async def test_a_cancellation_ends_the_thread_at_once(pyftpd: PyFtpd, large: Path) -> None:

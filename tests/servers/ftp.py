@@ -48,7 +48,7 @@ rsa_cert_file={certificate}
 rsa_private_key_file={certificate}
 force_local_logins_ssl=YES
 force_local_data_ssl=YES
-require_ssl_reuse=NO
+require_ssl_reuse=YES
 ssl_ciphers=HIGH
 """
 _PYFTPDLIB = """\
