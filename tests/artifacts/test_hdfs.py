@@ -69,6 +69,8 @@ def root() -> str:
 class TestHDFS(ArtifactRepositoryTests):
     storage: ClassVar[str] = "HDFS"
     server: ClassVar[str] = "Hadoop"
+    # hdfs-native has threads of its own, and locks that a fork may copy taken.
+    forks = False
     directories = True
 
     @pytest.fixture

@@ -129,6 +129,7 @@ class StorageTests:
         server: What it is proven against.
         writable: Whether anything can be stored; where not, the tests that only read run.
         directories: Whether the storage keeps empty directories.
+        forks: Whether its library works in the child of a process that has threads.
         large: Bytes of a file that goes in several parts under `options`.
         options: How the suite transfers.
         odd_names: Names that must round-trip.
@@ -141,6 +142,7 @@ class StorageTests:
     server: ClassVar[str] = ""
     writable: ClassVar[bool] = True
     directories: ClassVar[bool] = False
+    forks: ClassVar[bool] = True
     large: ClassVar[int] = 11 * MIB + 3
     options: ClassVar[TransferOptions] = TransferOptions(
         multipart_upload_chunk_size=5 * MIB, multipart_download_chunk_size=2 * MIB
