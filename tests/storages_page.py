@@ -1,7 +1,7 @@
 """docs/storages.md, from a run of the conformance suite on every storage.
 
-A pytest plugin: `pytest --write-storages-page` writes the page; any other run of all of the suite says
-when the page is not what it gives, and writes the other one beside it.
+A pytest plugin: `pytest --write-storages-page` writes the page; any other run of all of the suite
+says when the page is not what it gives, and writes the other one beside it.
 """
 
 from __future__ import annotations
