@@ -87,9 +87,15 @@ class _FTPS(ftplib.FTP_TLS):
         """As in the base class."""
         connection, size = ftplib.FTP.ntransfercmd(self, cmd, rest)  # noqa: S321  in TLS below
         control: Any = self.sock
-        wrapped = self.context.wrap_socket(
-            connection, server_hostname=self.host, session=control.session
-        )
+        try:
+            # Of a connection that was reset before, the TLS socket would be left open.
+            connection.getpeername()
+            wrapped = self.context.wrap_socket(
+                connection, server_hostname=self.host, session=control.session
+            )
+        except BaseException:
+            connection.close()
+            raise
         return wrapped, size
 
 
