@@ -108,12 +108,18 @@ class DatabaseTests(ArtifactRepositoryTests):
 
 
 class TestSQLite(DatabaseTests):
+    storage = "Database (SQLite)"
+    server = "SQLite"
+
     @pytest.fixture
     def database_uri(self, sqlite_uri: str) -> str:
         return sqlite_uri
 
 
 class TestPostgreSQL(DatabaseTests):
+    storage = "Database (PostgreSQL)"
+    server = "PostgreSQL"
+
     @pytest.fixture
     def database_uri(self, postgresql_uri: str) -> str:
         return postgresql_uri
@@ -124,6 +130,9 @@ class TestPostgreSQL(DatabaseTests):
 
 
 class TestMariaDB(DatabaseTests):
+    storage = "Database (MariaDB)"
+    server = "MariaDB"
+
     @pytest.fixture
     def database_uri(self, mysql_uri: str) -> str:
         return mysql_uri
