@@ -15,8 +15,8 @@ import pytest
 
 import asyncstore
 from asyncstore import client as client_module
-from asyncstore.active_run import ActiveRun
 from asyncstore.artifacts import ArtifactRepository
+from asyncstore.client.active_run import ActiveRun
 from asyncstore.entities import Metric, Param
 from asyncstore.errors import (
     InvalidParameterError,
@@ -407,7 +407,7 @@ class TestEndOfARun:
             await anyio.sleep_forever()
 
         task, run = await started_in_a_task(client)
-        monkeypatch.setattr("asyncstore.active_run.STEP_WITHIN", 0.05)
+        monkeypatch.setattr("asyncstore.client.active_run.STEP_WITHIN", 0.05)
         monkeypatch.setattr(client, "set_terminated", never)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -22,6 +22,7 @@ from asyncstore.metadata.filters import (
     parse_filter,
     parse_order_by,
 )
+from asyncstore.metadata.interface.runs import SEARCH_MAX_RESULTS_DEFAULT
 from asyncstore.metadata.sql.base import SqlStore
 from asyncstore.metadata.sql.experiments import read_experiments
 from asyncstore.metadata.sql.log_batch import RUN_NAME_TAG
@@ -38,7 +39,6 @@ from asyncstore.metadata.sql.schema.tables import (
     tags,
 )
 from asyncstore.metadata.sql.statements import among
-from asyncstore.metadata.store import SEARCH_MAX_RESULTS_DEFAULT
 
 __all__ = ["SqlSearch"]
 

@@ -9,22 +9,45 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from asyncstore.concurrency import in_own_task, shielded
 from asyncstore.errors import InvalidStateError
 from asyncstore.metadata.sql import locations
+from asyncstore.metadata.sql.assessments import SqlAssessments
 from asyncstore.metadata.sql.base import now_ms
 from asyncstore.metadata.sql.database import CLOSE_WITHIN, Database
+from asyncstore.metadata.sql.deletion import SqlDeletion
 from asyncstore.metadata.sql.experiments import SqlExperiments
+from asyncstore.metadata.sql.inputs import SqlInputs
 from asyncstore.metadata.sql.logged import SqlLogged
+from asyncstore.metadata.sql.logged_models import SqlLoggedModels
+from asyncstore.metadata.sql.metric_history import SqlMetricHistory
+from asyncstore.metadata.sql.model_versions import SqlModelVersions
+from asyncstore.metadata.sql.prompts import SqlPrompts
+from asyncstore.metadata.sql.registered_models import SqlRegisteredModels
 from asyncstore.metadata.sql.runs import SqlRuns
 from asyncstore.metadata.sql.schema.create import create_schema, schema_exists
 from asyncstore.metadata.sql.schema.tables import experiments
 from asyncstore.metadata.sql.search import SqlSearch
 from asyncstore.metadata.sql.statements import insert_for
+from asyncstore.metadata.sql.traces import SqlTraces
 
 __all__ = ["SqlMetadataStore", "open_store"]
 
 DEFAULT_WORKSPACE = "default"
 
 
-class SqlMetadataStore(SqlExperiments, SqlRuns, SqlLogged, SqlSearch):
+class SqlMetadataStore(
+    SqlExperiments,
+    SqlRuns,
+    SqlLogged,
+    SqlSearch,
+    SqlInputs,
+    SqlMetricHistory,
+    SqlLoggedModels,
+    SqlTraces,
+    SqlAssessments,
+    SqlRegisteredModels,
+    SqlModelVersions,
+    SqlPrompts,
+    SqlDeletion,
+):
     """MLflow's metadata in SQLite or PostgreSQL; opened by `MetadataStore.open`."""
 
 

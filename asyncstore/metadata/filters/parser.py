@@ -7,18 +7,14 @@ inside a quoted string is written twice.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from lark import Lark, Token, Tree, UnexpectedInput
 
 from asyncstore.errors import InvalidParameterError
+from asyncstore.metadata.filters.vocabulary import Comparison, Field, Ordering, Value, Vocabulary
 
-__all__ = ["EXPERIMENTS", "RUNS", "Comparison", "Ordering", "parse_filter", "parse_order_by"]
-
-Entity = Literal["attribute", "metric", "param", "tag", "dataset"]
-Value = str | int | float | tuple[str, ...] | None
+__all__ = ["parse_filter", "parse_order_by"]
 
 _GRAMMAR = r"""
 filter: comparison (_AND comparison)*
@@ -48,10 +44,6 @@ DESC: /DESC\b/i
 """
 _PARSER = Lark(_GRAMMAR, parser="lalr", lexer="contextual", start=["filter", "ordering"])
 
-_NUMERIC = frozenset({"=", "!=", "<", "<=", ">", ">="})
-_TEXT = frozenset({"=", "!=", "LIKE", "ILIKE"})
-_LISTED = _TEXT | {"IN", "NOT IN"}
-_TAGGED = _TEXT | {"IS NULL", "IS NOT NULL"}
 _EXPECTED: Final = {
     "KEY": "a key such as metrics.loss",
     "OPERATOR": "an operator such as = or LIKE",
@@ -67,118 +59,12 @@ _EXPECTED: Final = {
 _SHOWN = 60
 
 
-@dataclass(frozen=True)
-class Field:
-    """What may be asked of a key.
-
-    Args:
-        key: The key, without aliases.
-        operators: The operators it allows.
-        number: `int` for whole numbers only, `float` for any, None for text.
-    """
-
-    key: str
-    operators: frozenset[str]
-    number: type[int] | type[float] | None = None
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The keys of one kind of search.
-
-    Args:
-        prefixes: Entity of each prefix.
-        attributes: Attributes by every name they have.
-        keyed: Operators of the entities whose keys are free.
-        dataset: Attributes of datasets.
-        sortable: Entities that order_by takes.
-        not_sortable: Attributes that order_by does not take.
-    """
-
-    prefixes: Mapping[str, Entity]
-    attributes: Mapping[str, Field]
-    keyed: Mapping[Entity, frozenset[str]]
-    dataset: Mapping[str, Field]
-    sortable: frozenset[Entity]
-    not_sortable: frozenset[str] = frozenset()
-
-    def field(self, entity: Entity, key: str) -> Field | None:
-        """The field of a key; None when there is no such key."""
-        if entity == "attribute":
-            return self.attributes.get(key)
-        if entity == "dataset":
-            return self.dataset.get(key)
-        return Field(key, self.keyed[entity], float if entity == "metric" else None)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One comparison of a filter.
-
-    Args:
-        entity: What the key belongs to.
-        key: The key, without quotes, an attribute's without aliases.
-        operator: In capitals.
-        value: A text, a number, the texts of a list, or None for IS NULL and IS NOT NULL.
-    """
-
-    entity: Entity
-    key: str
-    operator: str
-    value: Value
-
-
-@dataclass(frozen=True)
-class Ordering:
-    """One order_by clause."""
-
-    entity: Entity
-    key: str
-    ascending: bool
-
-
-_START, _END = Field("start_time", _NUMERIC, float), Field("end_time", _NUMERIC, float)
-_RUN_NAME = Field("run_name", _TEXT)
-RUNS: Final = Vocabulary(
-    prefixes={
-        **dict.fromkeys(("metric", "metrics"), "metric"),
-        **dict.fromkeys(("parameter", "parameters", "param", "params"), "param"),
-        **dict.fromkeys(("tag", "tags"), "tag"),
-        **dict.fromkeys(("attribute", "attributes", "attr", "run"), "attribute"),
-        **dict.fromkeys(("dataset", "datasets"), "dataset"),
-    },
-    attributes={
-        "run_id": Field("run_id", _LISTED),
-        **{key: Field(key, _TEXT) for key in ("artifact_uri", "status", "user_id")},
-        **dict.fromkeys(("run_name", "run name", "Run name", "Run Name"), _RUN_NAME),
-        **dict.fromkeys(("start_time", "created", "Created"), _START),
-        "end_time": _END,
-    },
-    keyed={"metric": _NUMERIC, "param": _TAGGED, "tag": _TAGGED},
-    dataset={key: Field(key, _LISTED) for key in ("name", "digest", "context")},
-    sortable=frozenset({"attribute", "metric", "param", "tag"}),
-    not_sortable=frozenset({"run name", "Run name", "Run Name"}),
-)
-EXPERIMENTS: Final = Vocabulary(
-    prefixes={"attribute": "attribute", "tag": "tag", "tags": "tag"},
-    attributes={
-        "name": Field("name", _TEXT),
-        "experiment_id": Field("experiment_id", frozenset({"=", "!=", "IN", "NOT IN"})),
-        "creation_time": Field("creation_time", _NUMERIC, int),
-        "last_update_time": Field("last_update_time", _NUMERIC, int),
-    },
-    keyed={"tag": _TAGGED},
-    dataset={},
-    sortable=frozenset({"attribute"}),
-)
-
-
 def parse_filter(text: str | None, vocabulary: Vocabulary) -> list[Comparison]:
     """Parse a filter string.
 
     Args:
         text: Comparisons joined by AND; None or blank for none.
-        vocabulary: `RUNS` or `EXPERIMENTS`.
+        vocabulary: Of what is searched, such as `RUNS`.
 
     Returns:
         The comparisons, all of which must hold.
@@ -198,7 +84,7 @@ def parse_order_by(text: str, vocabulary: Vocabulary) -> Ordering:
 
     Args:
         text: A key, and ASC or DESC; ascending if neither.
-        vocabulary: `RUNS` or `EXPERIMENTS`.
+        vocabulary: Of what is searched, such as `RUNS`.
 
     Returns:
         The clause.
@@ -306,10 +192,10 @@ def _value(token: Token, field: Field, source: _Source) -> str | int | float:
     return number
 
 
-def _field(token: Token, vocabulary: Vocabulary, source: _Source) -> tuple[Entity, Field, str]:
+def _field(token: Token, vocabulary: Vocabulary, source: _Source) -> tuple[str, Field, str]:
     """Entity, field and the key as it was spelled."""
     prefix, dot, rest = _split(str(token))
-    entity: Entity | None = vocabulary.prefixes.get(prefix) if dot else "attribute"
+    entity: str | None = vocabulary.prefixes.get(prefix) if dot else "attribute"
     if entity is None:
         known = ", ".join(sorted(vocabulary.prefixes))
         raise source.error(token, f"there is no prefix {prefix!r}; there are {known}")

@@ -1,4 +1,4 @@
-"""The values that stores and repositories take and return, named as in `mlflow.entities`."""
+"""Experiments, runs and what runs log."""
 
 from __future__ import annotations
 

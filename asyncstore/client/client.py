@@ -10,11 +10,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
+from typing_extensions import override
 
 from asyncstore import settings
-from asyncstore.active_run import ActiveRun, now_ms, running, system_tags
 from asyncstore.artifacts import ArtifactRepository, TransferOptions
 from asyncstore.artifacts.repository import StrPath
+from asyncstore.client.active_run import ActiveRun, now_ms, running, system_tags
+from asyncstore.client.datasets import DatasetMethods
+from asyncstore.client.logged_models import LoggedModelMethods
+from asyncstore.client.registry import RegistryMethods
+from asyncstore.client.traces import TraceMethods
 from asyncstore.concurrency import in_own_task, shielded
 from asyncstore.entities import (
     Experiment,
@@ -33,14 +38,14 @@ if TYPE_CHECKING:
 
     from asyncstore.metadata import MetadataStore
 
-__all__ = ["ActiveRun", "Client"]
+__all__ = ["Client"]
 
 DEFAULT_EXPERIMENT_ID = "0"
 CLOSE_WITHIN = 60.0
 REMEMBERED_RUNS = 1024
 
 
-class Client:
+class Client(RegistryMethods, TraceMethods, LoggedModelMethods, DatasetMethods):
     """Experiments, runs and their artifacts.
 
     An async context manager: `async with asyncstore.Client() as client: ...`. The database and the
@@ -109,6 +114,7 @@ class Client:
         if self._closed:
             raise InvalidStateError("the client is closed; make a new one")
 
+    @override
     async def get_metadata_store(self) -> MetadataStore:
         """The metadata store underneath, opened if need be. It ends with the client.
 

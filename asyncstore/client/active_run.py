@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from asyncstore.artifacts import ArtifactRepository
     from asyncstore.artifacts.repository import StrPath
-    from asyncstore.client import Client
+    from asyncstore.client.client import Client
 
 __all__ = ["ActiveRun", "now_ms", "running", "system_tags"]
 

@@ -1,0 +1,5 @@
+"""Models that runs log."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,5 @@
+"""Traces, their spans and assessments."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

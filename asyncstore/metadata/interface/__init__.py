@@ -1,0 +1,1 @@
+"""The interface of `MetadataStore`, a file for each entity."""
