@@ -2,7 +2,8 @@
 
 Run it where MLflow is installed, once for each MLflow whose databases asyncstore is to know:
 
-    python scripts/snapshot_schema.py postgresql+psycopg2://user:password@host/empty_database
+    python scripts/snapshot_schema.py postgresql+psycopg2://user:password@host/empty_database \
+        mysql+pymysql://user:password@host/empty_database
 
 MLflow creates its tables in a temporary SQLite database and in every empty database that the
 arguments name; what SQLAlchemy then finds there is written as JSON. Where the databases differ, an
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ def main() -> None:
             found[engine.dialect.name] = describe(engine)
             engine.dispose()
     statements = {dialect: schema.pop("statements") for dialect, schema in found.items()}
+    found.pop("mysql", None)
     snapshot = {
         "mlflow": mlflow.__version__,
         "revision": _head(),
@@ -63,13 +66,12 @@ def describe(engine: sqlalchemy.Engine) -> dict[str, Any]:
             name: [dict(row) for row in connection.execute(sqlalchemy.text(query)).mappings()]
             for name in names
             if name not in OWN_ROWS
-            for query in [f'SELECT * FROM "{name}"']
+            for query in [f"SELECT * FROM {engine.dialect.identifier_preparer.quote(name)}"]
         }
-        statements = _triggers(connection)
     return {
         "tables": {name: _table(inspector, name) for name in names},
         "rows": {name: found for name, found in rows.items() if found},
-        "statements": statements,
+        "statements": _statements(engine),
     }
 
 
@@ -148,6 +150,43 @@ def _descending(inspector: sqlalchemy.Inspector, index: dict[str, Any]) -> list[
 
 def _by_name(items: Any) -> list[dict[str, Any]]:
     return sorted(items, key=lambda item: (item["name"] or "", json.dumps(item)))
+
+
+def _statements(engine: sqlalchemy.Engine) -> list[str]:
+    """What asyncstore executes to make the database: everything on MySQL, triggers elsewhere."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "mysql":
+            return [*_mysql_tables(connection), *_mysql_triggers(connection)]
+        return _triggers(connection)
+
+
+def _mysql_tables(connection: sqlalchemy.Connection) -> list[str]:
+    # MySQL's types, key names and implied indexes have little in common with the others'.
+    tables = sqlalchemy.inspect(connection).get_sorted_table_and_fkc_names()
+    found = []
+    for name, _ in tables:
+        if name is not None:
+            row = connection.exec_driver_sql(f"SHOW CREATE TABLE `{name}`").one()
+            # The database's character set applies; JSON is what MariaDB writes as LONGTEXT.
+            statement = re.sub(r"\) ENGINE=.*$", ")", row[1])
+            found.append(
+                re.sub(
+                    r"longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+                    r"( NOT NULL| DEFAULT NULL) CHECK \(json_valid\(`\w+`\)\)",
+                    r"json\1",
+                    statement,
+                )
+            )
+    return found
+
+
+def _mysql_triggers(connection: sqlalchemy.Connection) -> list[str]:
+    query = """SELECT concat('CREATE TRIGGER ', trigger_name, ' ', action_timing, ' ',
+                             event_manipulation, ' ON ', event_object_table, ' FOR EACH ROW ',
+                             action_statement)
+               FROM information_schema.triggers WHERE trigger_schema = database()
+               ORDER BY trigger_name"""
+    return list(connection.exec_driver_sql(query).scalars())
 
 
 def _triggers(connection: sqlalchemy.Connection) -> list[str]:

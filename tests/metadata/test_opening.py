@@ -101,8 +101,8 @@ async def test_opening_again_changes_nothing(metadata_uri: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("revision", "words"),
     [
-        ("75868b020152", "mlflow db upgrade '"),
-        ("451aebb31d03", "mlflow db upgrade '"),
+        ("75868b020152", "asyncstore db upgrade '"),
+        ("451aebb31d03", "asyncstore db upgrade '"),
         ("f4a9b2c7d1e6", "pip install --upgrade asyncstore"),
     ],
 )

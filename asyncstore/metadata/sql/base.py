@@ -8,6 +8,7 @@ from abc import ABC
 from typing_extensions import override
 
 from asyncstore.metadata.sql.database import Database
+from asyncstore.metadata.sql.schema.tables import Tables
 from asyncstore.metadata.store import MetadataStore
 
 __all__ = ["SqlStore", "now_ms"]
@@ -18,11 +19,14 @@ class SqlStore(MetadataStore, ABC):
 
     Args:
         database: A connected database with MLflow's schema.
+        tables: The tables of the revision that it is at.
         artifact_root: Where new experiments get their artifact location; absolute.
     """
 
-    def __init__(self, database: Database, artifact_root: str) -> None:
+    def __init__(self, database: Database, tables: Tables, artifact_root: str) -> None:
         self._database = database
+        self._dialect = database.dialect
+        self._tables = tables
         self._artifact_root = artifact_root
 
     @override

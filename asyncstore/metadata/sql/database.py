@@ -61,7 +61,7 @@ class Database:
 
     @property
     def dialect(self) -> str:
-        """`sqlite` or `postgresql`."""
+        """`sqlite`, `postgresql`, `mysql` or `mssql`."""
         return self.engine.dialect.name
 
     async def connect(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Row, Select, delete, insert, select, update
@@ -15,8 +16,8 @@ from asyncstore.errors import AlreadyExistsError, InvalidStateError, NotFoundErr
 from asyncstore.metadata import validation
 from asyncstore.metadata.sql import locations
 from asyncstore.metadata.sql.base import SqlStore, now_ms
-from asyncstore.metadata.sql.schema.tables import experiment_tags, experiments, runs
-from asyncstore.metadata.sql.statements import among, insert_for
+from asyncstore.metadata.sql.schema.tables import Tables
+from asyncstore.metadata.sql.statements import among, upsert
 
 __all__ = ["SqlExperiments", "inactive_experiment", "read_experiments"]
 
@@ -33,64 +34,41 @@ class SqlExperiments(SqlStore):
         artifact_location: str | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> str:
-        created = await self._create(name, artifact_location, tags)
-        if created is None:
-            raise AlreadyExistsError(
-                f"experiment {name!r} exists already, active or deleted; choose another name, "
-                "or get_or_create_experiment"
-            )
-        return created
-
-    @override
-    async def get_or_create_experiment(
-        self,
-        name: str,
-        artifact_location: str | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> Experiment:
-        # Whoever loses the race to create it finds it in the second round.
-        while (found := await self.get_experiment_by_name(name)) is None:
-            await self._create(name, artifact_location, tags)
-        return found
-
-    async def _create(
-        self, name: str, artifact_location: str | None, tags: Mapping[str, str] | None
-    ) -> str | None:
-        """The new experiment's id; None when the name is taken."""
         validation.experiment_name(name)
         if artifact_location:
             artifact_location = locations.absolute(artifact_location)
             validation.artifact_location_length(artifact_location)
         for key, value in (tags or {}).items():
             validation.experiment_tag(key, value)
+        table = self._tables.experiments
 
-        async def create(connection: AsyncConnection) -> str | None:
+        async def create(connection: AsyncConnection) -> str:
             now = now_ms()
-            row = (
-                insert_for(self._database.dialect, experiments)
-                .values(
-                    name=name,
-                    artifact_location=artifact_location or None,
-                    lifecycle_stage="active",
-                    creation_time=now,
-                    last_update_time=now,
-                )
-                .on_conflict_do_nothing(index_elements=["workspace", "name"])
-                .returning(experiments.c.experiment_id)
-            )
-            experiment_id: int | None = (await connection.execute(row)).scalar_one_or_none()
-            if experiment_id is None:
-                return None
+            row = {
+                "name": name,
+                "artifact_location": artifact_location or None,
+                "lifecycle_stage": "active",
+                "creation_time": now,
+                "last_update_time": now,
+            }
+            try:
+                inserted = await connection.execute(insert(table).values(row))
+            except IntegrityError as error:
+                raise AlreadyExistsError(
+                    f"experiment {name!r} exists already, active or deleted; choose another name, "
+                    "or get_or_create_experiment"
+                ) from error
+            experiment_id = inserted.inserted_primary_key[0]  # type: ignore[index]  # there is one
             if not artifact_location:
                 location = locations.append(self._artifact_root, str(experiment_id))
                 await connection.execute(
-                    update(experiments)
-                    .where(experiments.c.experiment_id == experiment_id)
+                    update(table)
+                    .where(table.c.experiment_id == experiment_id)
                     .values(artifact_location=location)
                 )
             if tags:
                 await connection.execute(
-                    insert(experiment_tags),
+                    insert(self._tables.experiment_tags),
                     [
                         {"experiment_id": experiment_id, "key": key, "value": value}
                         for key, value in tags.items()
@@ -101,9 +79,24 @@ class SqlExperiments(SqlStore):
         return await self._database.write(f"creating experiment {name!r}", create)
 
     @override
+    async def get_or_create_experiment(
+        self,
+        name: str,
+        artifact_location: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Experiment:
+        # Whoever loses the race to create it finds it in the second round.
+        while (found := await self.get_experiment_by_name(name)) is None:
+            with suppress(AlreadyExistsError):
+                await self.create_experiment(name, artifact_location, tags)
+        return found
+
+    @override
     async def get_experiment(self, experiment_id: str) -> Experiment:
         number = validation.experiment_id_number(experiment_id or DEFAULT_EXPERIMENT_ID)
-        query = select(experiments).where(experiments.c.experiment_id == number)
+        query = select(self._tables.experiments).where(
+            self._tables.experiments.c.experiment_id == number
+        )
         found = await self._get(query, f"getting experiment {number}")
         if found is None:
             raise _missing(number)
@@ -111,12 +104,15 @@ class SqlExperiments(SqlStore):
 
     @override
     async def get_experiment_by_name(self, experiment_name: str) -> Experiment | None:
-        query = select(experiments).where(experiments.c.name == experiment_name)
+        table = self._tables.experiments
+        query = select(table).where(
+            self._tables.in_workspace(table), table.c.name == experiment_name
+        )
         return await self._get(query, f"getting experiment {experiment_name!r}")
 
     async def _get(self, query: Select[Any], doing: str) -> Experiment | None:
         async def get(connection: AsyncConnection) -> list[Experiment]:
-            return await read_experiments(connection, query)
+            return await read_experiments(connection, self._tables, query)
 
         found = await self._database.read(doing, get)
         return found[0] if found else None
@@ -127,12 +123,12 @@ class SqlExperiments(SqlStore):
         number = validation.experiment_id_number(experiment_id or DEFAULT_EXPERIMENT_ID)
 
         async def rename(connection: AsyncConnection) -> None:
-            if await _stage(connection, number) != "active":
+            if await _stage(connection, self._tables, number) != "active":
                 raise InvalidStateError(
                     f"experiment {number} is deleted and cannot be renamed; restore it first"
                 )
             try:
-                await _update(connection, number, name=new_name)
+                await _update(connection, self._tables, number, name=new_name)
             except IntegrityError as error:
                 # MLflow lets the database's refusal through, which its code shows.
                 raise AlreadyExistsError(
@@ -160,12 +156,12 @@ class SqlExperiments(SqlStore):
         number = validation.experiment_id_number(experiment_id or DEFAULT_EXPERIMENT_ID)
 
         async def change(connection: AsyncConnection) -> None:
-            if await _stage(connection, number) != before:
+            if await _stage(connection, self._tables, number) != before:
                 raise _missing(number, f"no {before} experiment")
-            await _update(connection, number, lifecycle_stage=after)
+            await _update(connection, self._tables, number, lifecycle_stage=after)
             await connection.execute(
-                update(runs)
-                .where(runs.c.experiment_id == number)
+                update(self._tables.runs)
+                .where(self._tables.runs.c.experiment_id == number)
                 .values(lifecycle_stage=after, deleted_time=deleted_time)
             )
 
@@ -177,14 +173,10 @@ class SqlExperiments(SqlStore):
         number = validation.experiment_id_number(experiment_id or DEFAULT_EXPERIMENT_ID)
 
         async def set_tag(connection: AsyncConnection) -> None:
-            await _check_active(connection, number)
-            tag = insert_for(self._database.dialect, experiment_tags).values(
-                experiment_id=number, key=key, value=value
-            )
+            await _check_active(connection, self._tables, number)
             await connection.execute(
-                tag.on_conflict_do_update(
-                    index_elements=["key", "experiment_id"], set_={"value": tag.excluded.value}
-                )
+                upsert(self._dialect, self._tables.experiment_tags, ["value"]),
+                [{"experiment_id": number, "key": key, "value": value}],
             )
 
         await self._database.write(
@@ -196,10 +188,11 @@ class SqlExperiments(SqlStore):
         number = validation.experiment_id_number(experiment_id or DEFAULT_EXPERIMENT_ID)
 
         async def delete_tag(connection: AsyncConnection) -> None:
-            await _check_active(connection, number)
+            await _check_active(connection, self._tables, number)
             gone = await connection.execute(
-                delete(experiment_tags).where(
-                    experiment_tags.c.experiment_id == number, experiment_tags.c.key == key
+                delete(self._tables.experiment_tags).where(
+                    self._tables.experiment_tags.c.experiment_id == number,
+                    self._tables.experiment_tags.c.key == key,
                 )
             )
             if not gone.rowcount:
@@ -208,11 +201,14 @@ class SqlExperiments(SqlStore):
         await self._database.write(f"deleting tag {key!r} of experiment {number}", delete_tag)
 
 
-async def read_experiments(connection: AsyncConnection, query: Select[Any]) -> list[Experiment]:
+async def read_experiments(
+    connection: AsyncConnection, tables: Tables, query: Select[Any]
+) -> list[Experiment]:
     """The experiments of a query with their tags, in two statements.
 
     Args:
         connection: A transaction.
+        tables: The tables of its schema.
         query: Selects rows of the table of experiments.
 
     Returns:
@@ -222,9 +218,11 @@ async def read_experiments(connection: AsyncConnection, query: Select[Any]) -> l
     tags: dict[int, dict[str, str]] = {row.experiment_id: {} for row in rows}
     if rows:
         found = await connection.execute(
-            select(experiment_tags)
-            .where(among(connection.dialect.name, experiment_tags.c.experiment_id, list(tags)))
-            .order_by(experiment_tags.c.key)
+            select(tables.experiment_tags)
+            .where(
+                among(connection.dialect.name, tables.experiment_tags.c.experiment_id, list(tags))
+            )
+            .order_by(tables.experiment_tags.c.key)
         )
         for tag in found:
             tags[tag.experiment_id][tag.key] = tag.value
@@ -246,16 +244,18 @@ def _missing(number: int, what: str = "no experiment") -> NotFoundError:
     return NotFoundError(f"there is {what} with the id {number}")
 
 
-async def _stage(connection: AsyncConnection, number: int) -> str:
-    query = select(experiments.c.lifecycle_stage).where(experiments.c.experiment_id == number)
+async def _stage(connection: AsyncConnection, tables: Tables, number: int) -> str:
+    query = select(tables.experiments.c.lifecycle_stage).where(
+        tables.experiments.c.experiment_id == number
+    )
     stage: str | None = (await connection.execute(query)).scalar_one_or_none()
     if stage is None:
         raise _missing(number)
     return stage
 
 
-async def _check_active(connection: AsyncConnection, number: int) -> None:
-    if (stage := await _stage(connection, number)) != "active":
+async def _check_active(connection: AsyncConnection, tables: Tables, number: int) -> None:
+    if (stage := await _stage(connection, tables, number)) != "active":
         raise inactive_experiment(number, stage)
 
 
@@ -266,9 +266,9 @@ def inactive_experiment(number: int, stage: str) -> InvalidStateError:
     )
 
 
-async def _update(connection: AsyncConnection, number: int, **values: Any) -> None:
+async def _update(connection: AsyncConnection, tables: Tables, number: int, **values: Any) -> None:
     await connection.execute(
-        update(experiments)
-        .where(experiments.c.experiment_id == number)
+        update(tables.experiments)
+        .where(tables.experiments.c.experiment_id == number)
         .values(last_update_time=now_ms(), **values)
     )

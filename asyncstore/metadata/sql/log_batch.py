@@ -10,15 +10,15 @@ from functools import cache
 from typing import Any
 
 import anyio.lowlevel
-from sqlalchemy import Insert, bindparam, select, tuple_, update
+from sqlalchemy import Executable, Select, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from asyncstore.databases.errors import RetrySafely
 from asyncstore.entities import Metric, Param
 from asyncstore.errors import InvalidParameterError, InvalidStateError, NotFoundError
 from asyncstore.metadata.sql.group_commit import Entry
-from asyncstore.metadata.sql.schema.tables import latest_metrics, metrics, params, runs, tags
-from asyncstore.metadata.sql.statements import among, chunks, insert_for
+from asyncstore.metadata.sql.schema.tables import Tables
+from asyncstore.metadata.sql.statements import among, chunks, insert_missing, upsert
 
 __all__ = ["RUN_NAME_TAG", "LogBatch", "inactive_run", "missing_run", "upsert_tags", "write_group"]
 
@@ -28,9 +28,6 @@ ROWS_AT_ONCE = 250
 ENTRIES_AT_ONCE = 250
 
 RunKey = tuple[str, str]
-
-_STAGES = select(runs.c.run_uuid, runs.c.lifecycle_stage)
-_ONE_RUN = _STAGES.where(runs.c.run_uuid == bindparam("wanted"))
 
 
 @dataclass(frozen=True)
@@ -60,39 +57,42 @@ def inactive_run(run_id: str, stage: str | None) -> InvalidStateError:
     )
 
 
-async def write_group(connection: AsyncConnection, group: Sequence[Entry[LogBatch]]) -> None:
+async def write_group(
+    connection: AsyncConnection, tables: Tables, group: Sequence[Entry[LogBatch]]
+) -> None:
     """Write the entries that can be written, and set the error of the others.
 
     Args:
         connection: A transaction that writes.
+        tables: The tables of its schema.
         group: Who logs what.
 
     Raises:
         RetrySafely: Another process logged one of the params meanwhile.
     """
     dialect = connection.dialect.name
+    statements = _statements(dialect, tables)
     for entry in group:
         entry.error = None
-    await _check_runs(connection, group)
-    new_params = await _check_params(connection, group)
+    await _check_runs(connection, statements, group)
+    new_params = await _check_params(connection, tables, group)
     rows = _Rows()
     for entries in chunks(group, ENTRIES_AT_ONCE):
         for entry in entries:
             if entry.error is None:
                 rows.add(entry.write)
         await anyio.lowlevel.checkpoint()
-    statements = _statements(dialect)
     await _insert(connection, statements.params, new_params)
     if new_params and dialect != "sqlite":
         # SQLite holds the write lock; elsewhere the row of another process may have come first.
         known = await _known_params(
-            connection, {(row["run_uuid"], row["key"]) for row in new_params}
+            connection, tables, {(row["run_uuid"], row["key"]) for row in new_params}
         )
         if any(known.get((row["run_uuid"], row["key"])) != row["value"] for row in new_params):
             raise RetrySafely("another process logged the same param")
     await _insert(connection, statements.metrics, list(rows.metrics.values()))
     await _insert(connection, statements.latest_metrics, _sorted(rows.latest))
-    await upsert_tags(connection, rows.tags)
+    await upsert_tags(connection, tables, rows.tags)
     for run_id in sorted(rows.names):
         await connection.execute(
             statements.rename, {"named_run": run_id, "name": rows.names[run_id]}
@@ -148,12 +148,15 @@ def _sorted(rows: dict[RunKey, dict[str, Any]]) -> list[dict[str, Any]]:
     return [rows[key] for key in sorted(rows)]
 
 
-async def _check_runs(connection: AsyncConnection, group: Sequence[Entry[LogBatch]]) -> None:
+async def _check_runs(
+    connection: AsyncConnection, statements: _Statements, group: Sequence[Entry[LogBatch]]
+) -> None:
     wanted = sorted({entry.write.run_id for entry in group})
     if len(wanted) == 1:
-        result = await connection.execute(_ONE_RUN, {"wanted": wanted[0]})
+        result = await connection.execute(statements.one_run, {"wanted": wanted[0]})
     else:
-        query = _STAGES.where(among(connection.dialect.name, runs.c.run_uuid, wanted))
+        column = statements.stages.selected_columns.run_uuid
+        query = statements.stages.where(among(connection.dialect.name, column, wanted))
         result = await connection.execute(query)
     stages: dict[str, str] = {row.run_uuid: row.lifecycle_stage for row in result}
     for entry in group:
@@ -165,7 +168,7 @@ async def _check_runs(connection: AsyncConnection, group: Sequence[Entry[LogBatc
 
 
 async def _check_params(
-    connection: AsyncConnection, group: Sequence[Entry[LogBatch]]
+    connection: AsyncConnection, tables: Tables, group: Sequence[Entry[LogBatch]]
 ) -> list[dict[str, Any]]:
     """The params to insert; entries that would change a param get an error."""
     asking = [entry for entry in group if entry.error is None and entry.write.params]
@@ -173,6 +176,7 @@ async def _check_params(
         return []
     known = await _known_params(
         connection,
+        tables,
         {(entry.write.run_id, param.key) for entry in asking for param in entry.write.params},
     )
     new: dict[RunKey, dict[str, Any]] = {}
@@ -196,8 +200,11 @@ async def _check_params(
     return _sorted(new)
 
 
-async def _known_params(connection: AsyncConnection, keys: set[RunKey]) -> dict[RunKey, str]:
+async def _known_params(
+    connection: AsyncConnection, tables: Tables, keys: set[RunKey]
+) -> dict[RunKey, str]:
     dialect = connection.dialect.name
+    params = tables.params
     query = select(params.c.run_uuid, params.c.key, params.c.value).where(
         among(dialect, params.c.run_uuid, sorted({run_id for run_id, _ in keys})),
         among(dialect, params.c.key, sorted({key for _, key in keys})),
@@ -205,11 +212,13 @@ async def _known_params(connection: AsyncConnection, keys: set[RunKey]) -> dict[
     return {(row.run_uuid, row.key): row.value for row in await connection.execute(query)}
 
 
-async def upsert_tags(connection: AsyncConnection, values: Mapping[RunKey, str]) -> None:
+async def upsert_tags(
+    connection: AsyncConnection, tables: Tables, values: Mapping[RunKey, str]
+) -> None:
     """Set tags of runs, by (run id, key)."""
     await _insert(
         connection,
-        _statements(connection.dialect.name).tags,
+        _statements(connection.dialect.name, tables).tags,
         [
             {"run_uuid": run_id, "key": key, "value": values[run_id, key]}
             for run_id, key in sorted(values)
@@ -218,7 +227,7 @@ async def upsert_tags(connection: AsyncConnection, values: Mapping[RunKey, str])
 
 
 async def _insert(
-    connection: AsyncConnection, statement: Insert, rows: Sequence[dict[str, Any]]
+    connection: AsyncConnection, statement: Executable, rows: Sequence[dict[str, Any]]
 ) -> None:
     for some in chunks(rows, ROWS_AT_ONCE):
         await connection.execute(statement, some)
@@ -226,29 +235,32 @@ async def _insert(
 
 @dataclass(frozen=True)
 class _Statements:
-    params: Insert
-    metrics: Insert
-    latest_metrics: Insert
-    tags: Insert
-    rename: Any
+    stages: Select[Any]
+    one_run: Select[Any]
+    params: Executable
+    metrics: Executable
+    latest_metrics: Executable
+    tags: Executable
+    rename: Executable
 
 
 @cache
-def _statements(dialect: str) -> _Statements:
-    latest = insert_for(dialect, latest_metrics)
-    new = latest.excluded
-    tag = insert_for(dialect, tags)
+def _statements(dialect: str, tables: Tables) -> _Statements:
+    runs = tables.runs
+    stages = select(runs.c.run_uuid, runs.c.lifecycle_stage)
     return _Statements(
-        params=insert_for(dialect, params).on_conflict_do_nothing(),
-        metrics=insert_for(dialect, metrics).on_conflict_do_nothing(),
-        latest_metrics=latest.on_conflict_do_update(
-            index_elements=["key", "run_uuid"],
-            set_={name: new[name] for name in ("value", "timestamp", "step", "is_nan")},
-            where=tuple_(new.step, new.timestamp, new.value)
-            > tuple_(latest_metrics.c.step, latest_metrics.c.timestamp, latest_metrics.c.value),
+        stages=stages,
+        one_run=stages.where(runs.c.run_uuid == bindparam("wanted")),
+        params=insert_missing(dialect, tables.params),
+        metrics=insert_missing(dialect, tables.metrics),
+        latest_metrics=upsert(
+            dialect,
+            tables.latest_metrics,
+            update=["is_nan", "value", "timestamp", "step"],
+            newer=["step", "timestamp", "value"],
         ),
-        tags=tag.on_conflict_do_update(
-            index_elements=["key", "run_uuid"], set_={"value": tag.excluded.value}
-        ),
-        rename=update(runs).where(runs.c.run_uuid == bindparam("named_run")),
+        tags=upsert(dialect, tables.tags, update=["value"]),
+        rename=update(runs)
+        .where(runs.c.run_uuid == bindparam("named_run"))
+        .values(name=bindparam("name")),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import anyio.lowlevel
-from sqlalchemy import literal, select, tuple_
+from sqlalchemy import literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import override
 
@@ -17,7 +17,8 @@ from asyncstore.metadata.sql.database import Database
 from asyncstore.metadata.sql.group_commit import Entry, GroupCommit
 from asyncstore.metadata.sql.log_batch import LogBatch, write_group
 from asyncstore.metadata.sql.runs import ROWS_AT_ONCE, metric_from_row
-from asyncstore.metadata.sql.schema.tables import metrics
+from asyncstore.metadata.sql.schema.tables import Tables
+from asyncstore.metadata.sql.statements import greater
 
 __all__ = ["SqlLogged"]
 
@@ -25,13 +26,13 @@ __all__ = ["SqlLogged"]
 class SqlLogged(SqlStore):
     """The methods of a store that concern what runs log."""
 
-    def __init__(self, database: Database, artifact_root: str) -> None:
-        super().__init__(database, artifact_root)
+    def __init__(self, database: Database, tables: Tables, artifact_root: str) -> None:
+        super().__init__(database, tables, artifact_root)
         self._group_commit: GroupCommit[LogBatch] = GroupCommit(self._write)
 
     async def _write(self, group: list[Entry[LogBatch]]) -> None:
         async def write(connection: AsyncConnection) -> None:
-            await write_group(connection, group)
+            await write_group(connection, self._tables, group)
 
         one = group[0].write.run_id
         doing = f"logging to run {one}" if len(group) == 1 else f"logging to {len(group)} runs"
@@ -82,7 +83,7 @@ class SqlLogged(SqlStore):
     ) -> PagedList[Metric]:
         if max_results is not None and max_results < 1:
             raise InvalidParameterError(f"max_results must be 1 or more, not {max_results}")
-        column = metrics.c
+        column = self._tables.metrics.c
         order = (column.timestamp, column.step, column.value, column.is_nan)
         query = select(
             column.key, column.value, column.timestamp, column.step, column.is_nan
@@ -91,7 +92,7 @@ class SqlLogged(SqlStore):
             # A page begins behind the last row of the one before, whatever was logged meanwhile.
             position = zip(page_tokens.read_metric(page_token), order, strict=True)
             after = [literal(value, ordered.type) for value, ordered in position]
-            query = query.where(tuple_(*order) > tuple_(*after))
+            query = query.where(greater(self._dialect, order, after))
         query = query.order_by(*order)
         if max_results is not None:
             query = query.limit(max_results + 1)

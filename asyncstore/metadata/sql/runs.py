@@ -24,13 +24,7 @@ from asyncstore.metadata.sql.log_batch import (
     missing_run,
     upsert_tags,
 )
-from asyncstore.metadata.sql.schema.tables import (
-    experiments,
-    latest_metrics,
-    params,
-    runs,
-    tags,
-)
+from asyncstore.metadata.sql.schema.tables import Tables
 from asyncstore.metadata.sql.statements import among, chunks
 
 __all__ = ["SqlRuns", "metric_from_row", "read_runs"]
@@ -39,7 +33,6 @@ __all__ = ["SqlRuns", "metric_from_row", "read_runs"]
 # the driver and SQLAlchemy do with a result, they do without a pause.
 ROWS_AT_ONCE = 500
 RUNS_AT_ONCE = 100
-_STAGE = select(runs.c.lifecycle_stage)
 
 
 class SqlRuns(SqlStore):
@@ -68,8 +61,13 @@ class SqlRuns(SqlStore):
         run_id = uuid.uuid4().hex
 
         async def create(connection: AsyncConnection) -> RunInfo:
-            query = select(experiments.c.artifact_location, experiments.c.lifecycle_stage)
-            found = await connection.execute(query.where(experiments.c.experiment_id == number))
+            query = select(
+                self._tables.experiments.c.artifact_location,
+                self._tables.experiments.c.lifecycle_stage,
+            )
+            found = await connection.execute(
+                query.where(self._tables.experiments.c.experiment_id == number)
+            )
             experiment = found.one_or_none()
             if experiment is None:
                 raise NotFoundError(f"there is no experiment with the id {number}")
@@ -86,8 +84,10 @@ class SqlRuns(SqlStore):
                 lifecycle_stage="active",
                 artifact_uri=locations.append(experiment.artifact_location, run_id, "artifacts"),
             )
-            await connection.execute(insert(runs), _row(info))
-            await upsert_tags(connection, {(run_id, key): wanted[key] for key in wanted})
+            await connection.execute(insert(self._tables.runs), _row(info))
+            await upsert_tags(
+                connection, self._tables, {(run_id, key): wanted[key] for key in wanted}
+            )
             return info
 
         info = await self._database.write(f"creating a run in experiment {number}", create)
@@ -95,10 +95,10 @@ class SqlRuns(SqlStore):
 
     @override
     async def get_run(self, run_id: str) -> Run:
-        query = select(runs).where(runs.c.run_uuid == run_id)
+        query = select(self._tables.runs).where(self._tables.runs.c.run_uuid == run_id)
 
         async def get(connection: AsyncConnection) -> list[Run]:
-            return await read_runs(connection, query)
+            return await read_runs(connection, self._tables, query)
 
         found = await self._database.read(f"getting run {run_id}", get)
         if not found:
@@ -122,14 +122,20 @@ class SqlRuns(SqlStore):
             changes["name"] = run_name
 
         async def change(connection: AsyncConnection) -> RunInfo:
-            await check_active(connection, run_id)
+            await check_active(connection, self._tables, run_id)
             if changes:
                 await connection.execute(
-                    update(runs).where(runs.c.run_uuid == run_id).values(**changes)
+                    update(self._tables.runs)
+                    .where(self._tables.runs.c.run_uuid == run_id)
+                    .values(**changes)
                 )
             if run_name:
-                await upsert_tags(connection, {(run_id, RUN_NAME_TAG): run_name})
-            row = (await connection.execute(select(runs).where(runs.c.run_uuid == run_id))).one()
+                await upsert_tags(connection, self._tables, {(run_id, RUN_NAME_TAG): run_name})
+            row = (
+                await connection.execute(
+                    select(self._tables.runs).where(self._tables.runs.c.run_uuid == run_id)
+                )
+            ).one()
             return _info(row, {})
 
         return await self._database.write(f"updating run {run_id}", change, repeatable=True)
@@ -145,8 +151,8 @@ class SqlRuns(SqlStore):
     async def _move_run(self, run_id: str, stage: LifecycleStage, deleted_time: int | None) -> None:
         async def change(connection: AsyncConnection) -> None:
             changed = await connection.execute(
-                update(runs)
-                .where(runs.c.run_uuid == run_id)
+                update(self._tables.runs)
+                .where(self._tables.runs.c.run_uuid == run_id)
                 .values(lifecycle_stage=stage, deleted_time=deleted_time)
             )
             if not changed.rowcount:
@@ -156,10 +162,12 @@ class SqlRuns(SqlStore):
 
     @override
     async def delete_tag(self, run_id: str, key: str) -> None:
+        table = self._tables.tags
+
         async def delete_tag(connection: AsyncConnection) -> None:
-            await check_active(connection, run_id)
+            await check_active(connection, self._tables, run_id)
             gone = await connection.execute(
-                delete(tags).where(tags.c.run_uuid == run_id, tags.c.key == key)
+                delete(table).where(table.c.run_uuid == run_id, table.c.key == key)
             )
             if not gone.rowcount:
                 raise NotFoundError(f"run {run_id} has no tag {key!r}")
@@ -167,20 +175,22 @@ class SqlRuns(SqlStore):
         await self._database.write(f"deleting tag {key!r} of run {run_id}", delete_tag)
 
 
-async def check_active(connection: AsyncConnection, run_id: str) -> None:
+async def check_active(connection: AsyncConnection, tables: Tables, run_id: str) -> None:
     """Refuse a run that does not exist or is deleted."""
-    row = (await connection.execute(_STAGE.where(runs.c.run_uuid == run_id))).one_or_none()
+    query = select(tables.runs.c.lifecycle_stage).where(tables.runs.c.run_uuid == run_id)
+    row = (await connection.execute(query)).one_or_none()
     if row is None:
         raise missing_run(run_id)
     if row.lifecycle_stage != "active":
         raise inactive_run(run_id, row.lifecycle_stage)
 
 
-async def read_runs(connection: AsyncConnection, query: Select[Any]) -> list[Run]:
+async def read_runs(connection: AsyncConnection, tables: Tables, query: Select[Any]) -> list[Run]:
     """The runs of a query with what they logged: a statement for each table, not for each run.
 
     Args:
         connection: A transaction.
+        tables: The tables of its schema.
         query: Selects rows of the table of runs.
 
     Returns:
@@ -190,9 +200,9 @@ async def read_runs(connection: AsyncConnection, query: Select[Any]) -> list[Run
     found: list[Run] = []
     for some in chunks(rows, RUNS_AT_ONCE):
         run_ids = [row.run_uuid for row in some]
-        tags_of = await _texts_of(connection, tags, run_ids)
-        params_of = await _texts_of(connection, params, run_ids)
-        metrics_of = await _metrics_of(connection, run_ids)
+        tags_of = await _texts_of(connection, tables.tags, run_ids)
+        params_of = await _texts_of(connection, tables.params, run_ids)
+        metrics_of = await _metrics_of(connection, tables, run_ids)
         for row in some:
             run_id = row.run_uuid
             latest = metrics_of.get(run_id, ())
@@ -224,9 +234,9 @@ async def _texts_of(
 
 
 async def _metrics_of(
-    connection: AsyncConnection, run_ids: Sequence[str]
+    connection: AsyncConnection, tables: Tables, run_ids: Sequence[str]
 ) -> dict[str, list[Metric]]:
-    column = latest_metrics.c
+    column = tables.latest_metrics.c
     query = (
         select(
             column.run_uuid, column.key, column.value, column.timestamp, column.step, column.is_nan

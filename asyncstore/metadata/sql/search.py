@@ -27,17 +27,7 @@ from asyncstore.metadata.sql.base import SqlStore
 from asyncstore.metadata.sql.experiments import read_experiments
 from asyncstore.metadata.sql.log_batch import RUN_NAME_TAG
 from asyncstore.metadata.sql.runs import read_runs
-from asyncstore.metadata.sql.schema.tables import (
-    datasets,
-    experiment_tags,
-    experiments,
-    input_tags,
-    inputs,
-    latest_metrics,
-    params,
-    runs,
-    tags,
-)
+from asyncstore.metadata.sql.schema.tables import Tables
 from asyncstore.metadata.sql.statements import among
 
 __all__ = ["SqlSearch"]
@@ -47,8 +37,8 @@ T = TypeVar("T")
 # Longer filters, such as those with thousands of run ids, are parsed beside the event loop.
 LONG_FILTER = 500
 DATASET_CONTEXT_TAG = "mlflow.data.context"
-_RUN_COLUMNS = {"run_id": runs.c.run_uuid, "run_name": runs.c.name}
-_KEYED = {"param": params, "tag": tags, "metric": latest_metrics}
+_RUN_COLUMNS = {"run_id": "run_uuid", "run_name": "name"}
+_KEYED = {"param": "params", "tag": "tags", "metric": "latest_metrics"}
 
 
 class SqlSearch(SqlStore):
@@ -69,9 +59,12 @@ class SqlSearch(SqlStore):
         stages = validation.lifecycle_stages(view_type)
         offset = page_tokens.read_offset(page_token)
         comparisons = await _parsed(filter_string, EXPERIMENTS)
-        query = select(experiments).where(
-            experiments.c.lifecycle_stage.in_(stages),
-            *(_experiment_condition(comparison, self._dialect) for comparison in comparisons),
+        query = select(self._tables.experiments).where(
+            self._tables.experiments.c.lifecycle_stage.in_(stages),
+            *(
+                _experiment_condition(comparison, self._tables, self._dialect)
+                for comparison in comparisons
+            ),
         )
         orderings = [
             parse_order_by(text, EXPERIMENTS)
@@ -80,12 +73,15 @@ class SqlSearch(SqlStore):
         if not any(ordering.key == "experiment_id" for ordering in orderings):
             orderings.append(Ordering("attribute", "experiment_id", ascending=False))
         query = query.order_by(
-            *(_directed(experiments.c[ordering.key], ordering) for ordering in orderings)
+            *(
+                _directed(self._tables.experiments.c[ordering.key], ordering)
+                for ordering in orderings
+            )
         )
         query = query.offset(offset).limit(max_results + 1)
 
         async def search(connection: AsyncConnection) -> list[Experiment]:
-            return await read_experiments(connection, query)
+            return await read_experiments(connection, self._tables, query)
 
         found = await self._database.read("searching experiments", search)
         return _page(found, offset, max_results)
@@ -109,25 +105,26 @@ class SqlSearch(SqlStore):
         offset = page_tokens.read_offset(page_token)
         numbers = [validation.experiment_id_number(each) for each in experiment_ids]
         comparisons = await _parsed(filter_string, RUNS)
-        query = select(runs).where(
-            among(self._dialect, runs.c.experiment_id, numbers),
-            runs.c.lifecycle_stage.in_(stages),
-            *(_run_condition(comparison, self._dialect) for comparison in comparisons),
+        query = select(self._tables.runs).where(
+            among(self._dialect, self._tables.runs.c.experiment_id, numbers),
+            self._tables.runs.c.lifecycle_stage.in_(stages),
+            *(
+                _run_condition(comparison, self._tables, self._dialect)
+                for comparison in comparisons
+            ),
         )
-        query = _ordered_runs(query, [parse_order_by(text, RUNS) for text in order_by or ()])
+        query = _ordered_runs(
+            query, self._tables, [parse_order_by(text, RUNS) for text in order_by or ()]
+        )
         query = query.offset(offset)
         if max_results is not None:
             query = query.limit(max_results + 1)
 
         async def search(connection: AsyncConnection) -> list[Run]:
-            return await read_runs(connection, query)
+            return await read_runs(connection, self._tables, query)
 
         found = await self._database.read("searching runs", search)
         return _page(found, offset, max_results)
-
-    @property
-    def _dialect(self) -> str:
-        return self._database.dialect
 
 
 async def _parsed(text: str | None, vocabulary: Vocabulary) -> list[Comparison]:
@@ -142,18 +139,20 @@ def _page(found: list[T], offset: int, max_results: int | None) -> PagedList[T]:
     return PagedList(found[:max_results], page_tokens.write_offset(offset + max_results))
 
 
-def _run_condition(comparison: Comparison, dialect: str) -> ColumnElement[bool]:
+def _run_condition(comparison: Comparison, tables: Tables, dialect: str) -> ColumnElement[bool]:
     entity, key = comparison.entity, comparison.key
     if entity == "dataset":
-        return _dataset_condition(comparison, dialect)
+        return _dataset_condition(comparison, tables, dialect)
     if entity == "attribute":
         if key != "run_name":
-            return _compare(_run_column(key), comparison, dialect)
+            return _compare(_run_column(tables, key), comparison, dialect)
         # Runs of MLflow 1 have their name in the tag only.
         comparison = Comparison("tag", RUN_NAME_TAG, comparison.operator, comparison.value)
         entity, key = "tag", RUN_NAME_TAG
-    column = _KEYED[entity].c
-    row = select(column.run_uuid).where(column.run_uuid == runs.c.run_uuid, column.key == key)
+    column = getattr(tables, _KEYED[entity]).c
+    row = select(column.run_uuid).where(
+        column.run_uuid == tables.runs.c.run_uuid, column.key == key
+    )
     if comparison.operator == "IS NULL":
         return ~row.exists()
     if comparison.operator == "IS NOT NULL":
@@ -168,13 +167,15 @@ def _run_condition(comparison: Comparison, dialect: str) -> ColumnElement[bool]:
     return row.where(condition).exists()
 
 
-def _dataset_condition(comparison: Comparison, dialect: str) -> ColumnElement[bool]:
+def _dataset_condition(comparison: Comparison, tables: Tables, dialect: str) -> ColumnElement[bool]:
+    inputs, datasets = tables.inputs, tables.datasets
     row = (
         select(inputs.c.input_uuid)
         .join(datasets, inputs.c.source_id == datasets.c.dataset_uuid)
-        .where(inputs.c.destination_id == runs.c.run_uuid)
+        .where(inputs.c.destination_id == tables.runs.c.run_uuid)
     )
     if comparison.key == "context":
+        input_tags = tables.input_tags
         row = row.join(
             input_tags,
             and_(
@@ -186,18 +187,21 @@ def _dataset_condition(comparison: Comparison, dialect: str) -> ColumnElement[bo
     return row.where(_compare(datasets.c[comparison.key], comparison, dialect)).exists()
 
 
-def _experiment_condition(comparison: Comparison, dialect: str) -> ColumnElement[bool]:
+def _experiment_condition(
+    comparison: Comparison, tables: Tables, dialect: str
+) -> ColumnElement[bool]:
     key, operator, value = comparison.key, comparison.operator, comparison.value
     if comparison.entity == "attribute":
-        column = experiments.c[key]
+        column = tables.experiments.c[key]
         if key != "experiment_id":
             return _compare(column, comparison, dialect)
         ids = value if isinstance(value, tuple) else (value,)
         numbers = [validation.experiment_id_number(each) for each in ids]
         condition = among(dialect, column, numbers)
         return condition if operator in ("=", "IN") else ~condition
+    experiment_tags = tables.experiment_tags
     row = select(experiment_tags.c.key).where(
-        experiment_tags.c.experiment_id == experiments.c.experiment_id,
+        experiment_tags.c.experiment_id == tables.experiments.c.experiment_id,
         experiment_tags.c.key == key,
     )
     if operator == "IS NULL":
@@ -224,11 +228,12 @@ def _compare(
     return column.op(comparison.operator, is_comparison=True)(other)
 
 
-def _run_column(key: str) -> ColumnElement[Any]:
-    return _RUN_COLUMNS[key] if key in _RUN_COLUMNS else runs.c[key]
+def _run_column(tables: Tables, key: str) -> ColumnElement[Any]:
+    return tables.runs.c[_RUN_COLUMNS.get(key, key)]
 
 
-def _ordered_runs(query: Select[Any], orderings: Sequence[Ordering]) -> Select[Any]:
+def _ordered_runs(query: Select[Any], tables: Tables, orderings: Sequence[Ordering]) -> Select[Any]:
+    runs = tables.runs
     seen: set[tuple[str, str]] = set()
     clauses: list[ColumnElement[Any]] = []
     for ordering in orderings:
@@ -237,10 +242,10 @@ def _ordered_runs(query: Select[Any], orderings: Sequence[Ordering]) -> Select[A
             raise InvalidParameterError(f"order_by names {ordering.key!r} twice")
         seen.add(name)
         if ordering.entity == "attribute":
-            value = _run_column(ordering.key)
+            value = _run_column(tables, ordering.key)
             last: list[Any] = [(value.is_(None), 1)]
         else:
-            table = _KEYED[ordering.entity].alias()
+            table = getattr(tables, _KEYED[ordering.entity]).alias()
             value = table.c.value
             query = query.outerjoin(
                 table, and_(table.c.run_uuid == runs.c.run_uuid, table.c.key == ordering.key)

@@ -1,4 +1,4 @@
-"""Pieces of SQL that SQLite and PostgreSQL spell differently."""
+"""Pieces of SQL that the databases spell differently."""
 
 from __future__ import annotations
 
@@ -6,17 +6,89 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, String, Table, any_, bindparam, func, literal, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    String,
+    Table,
+    and_,
+    any_,
+    bindparam,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-__all__ = ["among", "chunks", "insert_for"]
+from asyncstore.metadata.sql.merge import Merge
+
+__all__ = ["among", "chunks", "greater", "insert_missing", "upsert"]
 
 T = TypeVar("T")
 
 
-def insert_for(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT that knows ON CONFLICT."""
+def insert_missing(dialect: str, table: Table) -> Executable:
+    """An INSERT that leaves rows whose key exists as they are; how many it wrote is not told.
+
+    Args:
+        dialect: The dialect's name.
+        table: The table; executed with rows, a dict each.
+    """
+    match dialect:
+        case "mssql":
+            return Merge(table)
+        case "mysql":
+            # INSERT IGNORE would also ignore what does not fit a column.
+            insert = mysql.insert(table)
+            key = next(iter(table.primary_key.columns))
+            return insert.on_duplicate_key_update({key.name: key})
+    return _insert(dialect, table).on_conflict_do_nothing()
+
+
+def upsert(
+    dialect: str, table: Table, update: Sequence[str], newer: Sequence[str] = ()
+) -> Executable:
+    """An INSERT that changes rows whose primary key exists.
+
+    Args:
+        dialect: The dialect's name.
+        table: The table; executed with rows, a dict each.
+        update: The columns to change.
+        newer: Change a row only if the new one is greater in these columns, compared in order;
+            they must be the last of `update`, in reverse. Empty for always.
+    """
+    if dialect == "mssql":
+        return Merge(table, update, newer)
+    if dialect == "mysql":
+        return _mysql_upsert(table, update, newer)
+    insert = _insert(dialect, table)
+    new = insert.excluded
+    return insert.on_conflict_do_update(
+        index_elements=[column.name for column in table.primary_key.columns],
+        set_={name: new[name] for name in update},
+        where=greater(dialect, [new[name] for name in newer], [table.c[name] for name in newer])
+        if newer
+        else None,
+    )
+
+
+def _insert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
     return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+
+
+def _mysql_upsert(table: Table, update: Sequence[str], newer: Sequence[str]) -> mysql.Insert:
+    insert = mysql.insert(table)
+    new = insert.inserted
+    if not newer:
+        return insert.on_duplicate_key_update([(name, new[name]) for name in update])
+    is_newer = tuple_(*(new[name] for name in newer)) > tuple_(*(table.c[name] for name in newer))
+    # MySQL assigns from left to right, and a condition sees what was assigned before it: so the
+    # column that decides first is changed last.
+    return insert.on_duplicate_key_update(
+        [(name, func.if_(is_newer, new[name], table.c[name])) for name in update]
+    )
 
 
 def among(dialect: str, column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
@@ -24,8 +96,27 @@ def among(dialect: str, column: ColumnElement[Any], values: Sequence[Any]) -> Co
     if dialect == "postgresql":
         listed = literal(list(values), postgresql.ARRAY(column.type))
         return column == any_(listed)
+    if dialect == "mysql":
+        # aiomysql writes values into the statement.
+        return column.in_(list(values))
     listed_json = bindparam(None, json.dumps(list(values)), String())
+    if dialect == "mssql":
+        return column.in_(select(func.openjson(listed_json).table_valued("value").c.value))
     return column.in_(select(func.json_each(listed_json).table_valued("value").c.value))
+
+
+def greater(
+    dialect: str, columns: Sequence[ColumnElement[Any]], others: Sequence[Any]
+) -> ColumnElement[bool]:
+    """Whether a row of columns is greater than another, compared column by column."""
+    if dialect != "mssql":
+        as_one: ColumnElement[bool] = tuple_(*columns) > tuple_(*others)
+        return as_one
+    (column, *rest), (other, *other_rest) = columns, others
+    first: ColumnElement[bool] = column > other
+    if not rest:
+        return first
+    return or_(first, and_(column == other, greater(dialect, rest, other_rest)))
 
 
 def chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -22,15 +22,14 @@ from asyncstore.metadata.sql.model_versions import SqlModelVersions
 from asyncstore.metadata.sql.prompts import SqlPrompts
 from asyncstore.metadata.sql.registered_models import SqlRegisteredModels
 from asyncstore.metadata.sql.runs import SqlRuns
-from asyncstore.metadata.sql.schema.create import create_schema, schema_exists
-from asyncstore.metadata.sql.schema.tables import experiments
+from asyncstore.metadata.sql.schema.create import create_schema, find_schema
+from asyncstore.metadata.sql.schema.installed import newest_for_installed
+from asyncstore.metadata.sql.schema.tables import Tables
 from asyncstore.metadata.sql.search import SqlSearch
-from asyncstore.metadata.sql.statements import insert_for
+from asyncstore.metadata.sql.statements import insert_missing
 from asyncstore.metadata.sql.traces import SqlTraces
 
 __all__ = ["SqlMetadataStore", "open_store"]
-
-DEFAULT_WORKSPACE = "default"
 
 
 class SqlMetadataStore(
@@ -59,31 +58,43 @@ async def open_store(uri: str, artifact_location: str) -> SqlMetadataStore:
         database = Database(uri)
         await database.connect()
         try:
-            await _prepare(database, root)
+            tables = await _prepare(database, root)
         except BaseException:
             await shielded(database.aclose, within=CLOSE_WITHIN)
             raise
-        return SqlMetadataStore(database, root)
+        return SqlMetadataStore(database, tables, root)
 
     return await in_own_task(open_)
 
 
-async def _prepare(database: Database, root: str) -> None:
+async def _prepare(database: Database, root: str) -> Tables:
     """Create what a new database needs; leave one that another program owns as it is."""
 
-    async def exists(connection: AsyncConnection) -> bool:
-        return await connection.run_sync(schema_exists, database.uri)
-
-    async def create(connection: AsyncConnection) -> None:
-        await connection.run_sync(create_schema, database.uri)
+    async def find(connection: AsyncConnection) -> Tables | None:
+        return await connection.run_sync(find_schema, database.uri)
 
     doing = "opening the metadata store"
-    if not await database.read(doing, exists):
-        await database.write(doing, create)
+    found = await database.read(doing, find)
+    if found is None:
+        newest = await anyio.to_thread.run_sync(newest_for_installed)
+
+        async def create(connection: AsyncConnection) -> Tables:
+            return await connection.run_sync(create_schema, database.uri, newest)
+
+        found = await database.write(doing, create)
+    tables = found
     if database.dialect == "sqlite":
         await _use_wal(database)
-    if not await database.read(doing, _is_ready):
-        await database.write(doing, lambda connection: _create_default(connection, root))
+
+    async def is_ready(connection: AsyncConnection) -> bool:
+        return await _is_ready(connection, tables)
+
+    async def create_default(connection: AsyncConnection) -> None:
+        await _create_default(connection, tables, root)
+
+    if not await database.read(doing, is_ready):
+        await database.write(doing, create_default)
+    return tables
 
 
 async def _use_wal(database: Database) -> None:
@@ -95,11 +106,10 @@ async def _use_wal(database: Database) -> None:
     await database.outside_transactions("switching to WAL", use)
 
 
-async def _is_ready(connection: AsyncConnection) -> bool:
+async def _is_ready(connection: AsyncConnection, tables: Tables) -> bool:
     """Whether the default experiment is there; refuses databases with several workspaces."""
-    elsewhere = select(experiments.c.experiment_id).where(
-        experiments.c.workspace != DEFAULT_WORKSPACE
-    )
+    experiments = tables.experiments
+    elsewhere = select(experiments.c.experiment_id).where(~tables.in_workspace(experiments))
     if (await connection.execute(elsewhere.limit(1))).first() is not None:
         raise InvalidStateError(
             "the database holds experiments of several MLflow workspaces, which asyncstore does "
@@ -109,17 +119,24 @@ async def _is_ready(connection: AsyncConnection) -> bool:
     return (await connection.execute(default)).first() is not None
 
 
-async def _create_default(connection: AsyncConnection, root: str) -> None:
+async def _create_default(connection: AsyncConnection, tables: Tables, root: str) -> None:
     now = now_ms()
-    await connection.execute(
-        insert_for(connection.dialect.name, experiments)
-        .values(
-            experiment_id=0,
-            name="Default",
-            artifact_location=locations.append(root, "0"),
-            lifecycle_stage="active",
-            creation_time=now,
-            last_update_time=now,
+    dialect = connection.dialect.name
+    if dialect == "mysql":
+        # Otherwise MySQL takes 0 for the next number of the column.
+        await connection.exec_driver_sql(
+            "SET SESSION sql_mode = CONCAT(@@sql_mode, ',NO_AUTO_VALUE_ON_ZERO')"
         )
-        .on_conflict_do_nothing()
-    )
+    if dialect == "mssql":
+        await connection.exec_driver_sql("SET IDENTITY_INSERT experiments ON")
+    row = {
+        "experiment_id": 0,
+        "name": "Default",
+        "artifact_location": locations.append(root, "0"),
+        "lifecycle_stage": "active",
+        "creation_time": now,
+        "last_update_time": now,
+    }
+    await connection.execute(insert_missing(dialect, tables.experiments), [row])
+    if dialect == "mssql":
+        await connection.exec_driver_sql("SET IDENTITY_INSERT experiments OFF")
