@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncstore.testing.fault_proxy import FaultProxy
+from tests.servers.mariadb import MariaDB
 from tests.servers.moto import Moto
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.radosgw import RadosGateway
@@ -65,6 +66,19 @@ def postgresql_uri(postgresql: PostgreSQL) -> Iterator[str]:
     uri = postgresql.create_database()
     yield uri
     postgresql.drop_database(uri)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    yield from running(MariaDB())
+
+
+@pytest.fixture
+def mariadb_uri(mariadb: MariaDB) -> Iterator[str]:
+    """An empty database: `mysql://user:password@127.0.0.1:port/name`."""
+    uri = mariadb.create_database()
+    yield uri
+    mariadb.drop_database(uri)
 
 
 @pytest.fixture(scope="session")

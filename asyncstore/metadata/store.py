@@ -33,8 +33,8 @@ __all__ = ["MetadataStore"]
 DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_ARTIFACT_LOCATION = "./mlartifacts"
 # Dialects that MLflow's own URIs name; the ones without a database yet say so.
-_SQL = ("sqlite", "postgresql", "postgres")
-_LATER = ("http", "https", "mysql", "mariadb", "mssql", "databricks", "file")
+_SQL = ("sqlite", "postgresql", "postgres", "mysql", "mariadb", "mssql")
+_LATER = ("http", "https", "databricks", "file")
 
 
 class MetadataStore(

@@ -1,4 +1,4 @@
-"""A store on each database; every test that takes it runs on both."""
+"""A store on each database; every test that takes it runs on all of them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def metadata_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/metadata.db"
-    uri: str = request.getfixturevalue("postgresql_uri")
+    uri: str = request.getfixturevalue(f"{request.param}_uri")
     return uri
 
 

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psycopg
+import pymysql
 import pytest
 
 from asyncstore.entities import Metric
@@ -33,8 +36,20 @@ async def execute(uri: str, *statements: str) -> None:
         connection.commit()
         connection.close()
         return
-    import psycopg
-
+    if uri.startswith("mysql"):
+        url = urlsplit(uri)
+        theirs = pymysql.connect(
+            host=url.hostname,
+            port=url.port or 0,
+            user=url.username,
+            password=url.password or "",
+            database=url.path[1:],
+        )
+        with theirs, theirs.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            theirs.commit()
+        return
     with psycopg.connect(uri) as psycopg_connection:
         for statement in statements:
             psycopg_connection.execute(statement.encode())
@@ -79,7 +94,7 @@ async def test_a_database_in_memory() -> None:
     ("uri", "kind"),
     [
         ("http://user:open-sesame@localhost:5000", UnsupportedError),
-        ("mysql://user:open-sesame@localhost/db", UnsupportedError),
+        ("databricks://user:open-sesame@profile", UnsupportedError),
         ("ftp://user:open-sesame@localhost", InvalidParameterError),
         ("./mlruns", InvalidParameterError),
         ("sqlite:/one-slash.db", InvalidParameterError),
@@ -103,7 +118,7 @@ async def test_opening_again_changes_nothing(metadata_uri: str, tmp_path: Path) 
     [
         ("75868b020152", "asyncstore db upgrade '"),
         ("451aebb31d03", "asyncstore db upgrade '"),
-        ("f4a9b2c7d1e6", "pip install --upgrade asyncstore"),
+        ("000000000000", "pip install --upgrade asyncstore"),
     ],
 )
 async def test_another_revision_is_refused(

@@ -243,7 +243,9 @@ class Database:
     ) -> T:
         """Await `call`; when cancelled, have the database end its statement, and keep both."""
         driver: Any = (await connection.get_raw_connection()).driver_connection
-        interrupt = driver.interrupt if self.dialect == "sqlite" else driver.cancel_safe
+        if self.dialect == "mssql":
+            return await shielded(call, within=WRITE_WITHIN)  # ODBC's threads cannot be interrupted
+        interrupt = driver.cancel_safe if self.dialect == "postgresql" else driver.interrupt
         done = anyio.Event()
         async with task_group() as tasks:
             tasks.start_soon(_interrupt_when_cancelled, interrupt, done)

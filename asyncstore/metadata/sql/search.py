@@ -28,9 +28,9 @@ from asyncstore.metadata.sql.experiments import read_experiments
 from asyncstore.metadata.sql.log_batch import RUN_NAME_TAG
 from asyncstore.metadata.sql.runs import read_runs
 from asyncstore.metadata.sql.schema.tables import Tables
-from asyncstore.metadata.sql.statements import among
+from asyncstore.metadata.sql.statements import among, compare_exactly
 
-__all__ = ["SqlSearch"]
+__all__ = ["SqlSearch", "compare", "directed", "page", "parsed"]
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ class SqlSearch(SqlStore):
         validation.max_results(max_results)
         stages = validation.lifecycle_stages(view_type)
         offset = page_tokens.read_offset(page_token)
-        comparisons = await _parsed(filter_string, EXPERIMENTS)
+        comparisons = await parsed(filter_string, EXPERIMENTS)
         query = select(self._tables.experiments).where(
             self._tables.experiments.c.lifecycle_stage.in_(stages),
             *(
@@ -74,7 +74,7 @@ class SqlSearch(SqlStore):
             orderings.append(Ordering("attribute", "experiment_id", ascending=False))
         query = query.order_by(
             *(
-                _directed(self._tables.experiments.c[ordering.key], ordering)
+                directed(self._tables.experiments.c[ordering.key], ordering)
                 for ordering in orderings
             )
         )
@@ -84,7 +84,7 @@ class SqlSearch(SqlStore):
             return await read_experiments(connection, self._tables, query)
 
         found = await self._database.read("searching experiments", search)
-        return _page(found, offset, max_results)
+        return page(found, offset, max_results)
 
     @override
     async def search_runs(
@@ -104,7 +104,7 @@ class SqlSearch(SqlStore):
         stages = validation.lifecycle_stages(run_view_type)
         offset = page_tokens.read_offset(page_token)
         numbers = [validation.experiment_id_number(each) for each in experiment_ids]
-        comparisons = await _parsed(filter_string, RUNS)
+        comparisons = await parsed(filter_string, RUNS)
         query = select(self._tables.runs).where(
             among(self._dialect, self._tables.runs.c.experiment_id, numbers),
             self._tables.runs.c.lifecycle_stage.in_(stages),
@@ -124,16 +124,18 @@ class SqlSearch(SqlStore):
             return await read_runs(connection, self._tables, query)
 
         found = await self._database.read("searching runs", search)
-        return _page(found, offset, max_results)
+        return page(found, offset, max_results)
 
 
-async def _parsed(text: str | None, vocabulary: Vocabulary) -> list[Comparison]:
+async def parsed(text: str | None, vocabulary: Vocabulary) -> list[Comparison]:
+    """The comparisons of a filter, without a stall for a long one."""
     if text and len(text) > LONG_FILTER:
         return await anyio.to_thread.run_sync(parse_filter, text, vocabulary)
     return parse_filter(text, vocabulary)
 
 
-def _page(found: list[T], offset: int, max_results: int | None) -> PagedList[T]:
+def page(found: list[T], offset: int, max_results: int | None) -> PagedList[T]:
+    """A page of what was found with a limit of one more than it holds."""
     if max_results is None or len(found) <= max_results:
         return PagedList(found)
     return PagedList(found[:max_results], page_tokens.write_offset(offset + max_results))
@@ -145,7 +147,7 @@ def _run_condition(comparison: Comparison, tables: Tables, dialect: str) -> Colu
         return _dataset_condition(comparison, tables, dialect)
     if entity == "attribute":
         if key != "run_name":
-            return _compare(_run_column(tables, key), comparison, dialect)
+            return compare(_run_column(tables, key), comparison, dialect)
         # Runs of MLflow 1 have their name in the tag only.
         comparison = Comparison("tag", RUN_NAME_TAG, comparison.operator, comparison.value)
         entity, key = "tag", RUN_NAME_TAG
@@ -157,7 +159,7 @@ def _run_condition(comparison: Comparison, tables: Tables, dialect: str) -> Colu
         return ~row.exists()
     if comparison.operator == "IS NOT NULL":
         return row.exists()
-    condition = _compare(column.value, comparison, dialect)
+    condition = compare(column.value, comparison, dialect)
     if entity == "metric":
         # NaN is stored as 0 with a mark; it differs from every number and is nothing else to it.
         if comparison.operator == "!=":
@@ -183,8 +185,8 @@ def _dataset_condition(comparison: Comparison, tables: Tables, dialect: str) -> 
                 input_tags.c.name == DATASET_CONTEXT_TAG,
             ),
         )
-        return row.where(_compare(input_tags.c.value, comparison, dialect)).exists()
-    return row.where(_compare(datasets.c[comparison.key], comparison, dialect)).exists()
+        return row.where(compare(input_tags.c.value, comparison, dialect)).exists()
+    return row.where(compare(datasets.c[comparison.key], comparison, dialect)).exists()
 
 
 def _experiment_condition(
@@ -194,7 +196,7 @@ def _experiment_condition(
     if comparison.entity == "attribute":
         column = tables.experiments.c[key]
         if key != "experiment_id":
-            return _compare(column, comparison, dialect)
+            return compare(column, comparison, dialect)
         ids = value if isinstance(value, tuple) else (value,)
         numbers = [validation.experiment_id_number(each) for each in ids]
         condition = among(dialect, column, numbers)
@@ -207,23 +209,24 @@ def _experiment_condition(
     if operator == "IS NULL":
         return ~row.exists()
     if operator != "IS NOT NULL":
-        row = row.where(_compare(experiment_tags.c.value, comparison, dialect))
+        row = row.where(compare(experiment_tags.c.value, comparison, dialect))
     return row.exists()
 
 
-def _compare(
+def compare(
     column: ColumnElement[Any], comparison: Comparison, dialect: str
 ) -> ColumnElement[bool]:
+    """The condition of a comparison on the column that it is about."""
     value: Any = comparison.value
     match comparison.operator:
-        case "LIKE":
-            return column.like(value)
         case "ILIKE":
             return column.ilike(value)
         case "IN":
             return among(dialect, column, value)
         case "NOT IN":
             return ~among(dialect, column, value)
+    if isinstance(value, str) and comparison.operator in ("=", "!=", "LIKE"):
+        return compare_exactly(dialect, column, comparison.operator, value)
     other = literal(value, Float() if isinstance(value, float) else column.type)
     return column.op(comparison.operator, is_comparison=True)(other)
 
@@ -253,11 +256,12 @@ def _ordered_runs(query: Select[Any], tables: Tables, orderings: Sequence[Orderi
             last = [(value.is_(None), 2)]
             if ordering.entity == "metric":
                 last.append((table.c.is_nan == true(), 1))
-        clauses += [case(*last, else_=0), _directed(value, ordering)]
+        clauses += [case(*last, else_=0), directed(value, ordering)]
     if ("attribute", "start_time") not in seen:
         clauses.append(runs.c.start_time.desc())
     return query.order_by(*clauses, runs.c.run_uuid)
 
 
-def _directed(column: ColumnElement[Any], ordering: Ordering) -> ColumnElement[Any]:
+def directed(column: ColumnElement[Any], ordering: Ordering) -> ColumnElement[Any]:
+    """A column in the direction of an ordering."""
     return column.asc() if ordering.ascending else column.desc()

@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 from sqlalchemy import (
     ColumnElement,
     Executable,
+    LargeBinary,
     String,
     Table,
     and_,
     any_,
     bindparam,
+    cast,
     func,
     literal,
     or_,
@@ -24,7 +26,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from asyncstore.metadata.sql.merge import Merge
 
-__all__ = ["among", "chunks", "greater", "insert_missing", "upsert"]
+__all__ = ["among", "chunks", "compare_exactly", "greater", "insert_missing", "upsert"]
 
 T = TypeVar("T")
 
@@ -103,6 +105,22 @@ def among(dialect: str, column: ColumnElement[Any], values: Sequence[Any]) -> Co
     if dialect == "mssql":
         return column.in_(select(func.openjson(listed_json).table_valued("value").c.value))
     return column.in_(select(func.json_each(listed_json).table_valued("value").c.value))
+
+
+def compare_exactly(
+    dialect: str, column: ColumnElement[Any], operator: str, value: str
+) -> ColumnElement[bool]:
+    """`=`, `!=` or `LIKE` of texts, with upper and lower case told apart, as MLflow has it."""
+    other = literal(value, column.type)
+    if dialect == "mssql":
+        # The collation that MLflow uses; the database's own seldom tells them apart.
+        other = other.collate("Japanese_BIN2")  # type: ignore[assignment]  # as good a literal
+    plain: ColumnElement[bool] = column.op(operator, is_comparison=True)(other)
+    if dialect != "mysql":
+        return plain
+    # The plain one is what an index can answer.
+    exact: ColumnElement[bool] = cast(column, LargeBinary()).op(operator, is_comparison=True)(other)
+    return or_(plain, exact) if operator == "!=" else and_(plain, exact)
 
 
 def greater(
