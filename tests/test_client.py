@@ -14,7 +14,6 @@ import anyio.lowlevel
 import pytest
 
 import asyncstore
-from asyncstore import client as client_module
 from asyncstore.artifacts import ArtifactRepository
 from asyncstore.client.active_run import ActiveRun
 from asyncstore.entities import Metric, Param
@@ -545,7 +544,7 @@ class TestOpening:
     async def test_it_does_not_remember_every_run(
         self, client: asyncstore.Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(client_module, "REMEMBERED_RUNS", 3)
+        monkeypatch.setattr("asyncstore.client.client.REMEMBERED_RUNS", 3)
         runs = [await client.create_run("0") for _ in range(5)]
         for run in runs:
             await client.log_text(run.info.run_id, run.info.run_id, "id.txt")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 import asyncstore
-from asyncstore.cli import artifacts, demo, experiments, runs
+from asyncstore.cli import artifacts, db, demo, experiments, runs
 from asyncstore.errors import AsyncStoreError
 
 OK, ERROR, INTERRUPTED = 0, 1, 130
@@ -21,6 +21,7 @@ def cli() -> None:
     """The async storage layer for machine learning: runs and artifacts, as MLflow keeps them."""
 
 
+cli.add_command(db.db)
 cli.add_command(demo.demo)
 cli.add_command(experiments.experiments)
 cli.add_command(runs.runs)

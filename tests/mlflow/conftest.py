@@ -18,7 +18,11 @@ except ImportError:
     collect_ignore_glob.append("test_*.py")
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.servers.mariadb import MariaDB
+    from tests.servers.postgresql import PostgreSQL
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,11 +31,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("default"))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def shared_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database, by a URI that both take."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/shared.db"
-    uri: str = request.getfixturevalue("postgresql_uri")
-    # SQLAlchemy 2.1 takes `postgresql:` for psycopg 3, earlier ones for psycopg2.
-    return uri.replace("postgresql:", "postgresql+psycopg2:")
+    uri: str = request.getfixturevalue(f"{request.param}_uri")
+    return _with_driver(uri)
+
+
+@pytest.fixture
+def another_uri(shared_uri: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Another empty database of the same kind."""
+    if shared_uri.startswith("sqlite"):
+        yield f"sqlite:///{tmp_path}/another.db"
+        return
+    name = "postgresql" if shared_uri.startswith("postgresql") else "mariadb"
+    server: PostgreSQL | MariaDB = request.getfixturevalue(name)
+    uri = server.create_database()
+    yield _with_driver(uri)
+    server.drop_database(uri)
+
+
+def _with_driver(uri: str) -> str:
+    # SQLAlchemy 2.1 takes `postgresql:` for psycopg 3, earlier ones for psycopg2; MLflow brings
+    # neither driver of MySQL.
+    return uri.replace("postgresql:", "postgresql+psycopg2:").replace("mysql:", "mysql+pymysql:")
