@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncstore.entities.deletion import ArtifactOwner, ArtifactOwnerKind
 from asyncstore.entities.tracking import (
     Experiment,
     FileInfo,
@@ -17,6 +18,8 @@ from asyncstore.entities.tracking import (
 )
 
 __all__ = [
+    "ArtifactOwner",
+    "ArtifactOwnerKind",
     "Experiment",
     "FileInfo",
     "LifecycleStage",

@@ -198,8 +198,9 @@ def experiment_id_number(experiment_id: object) -> int:
         number = int(experiment_id)  # type: ignore[call-overload]  # refused below what is no id
     except (TypeError, ValueError):
         number = None
-    # The column is an INTEGER, which is 32 bits on PostgreSQL.
-    if number is None or not -(2**31) <= number < 2**31:
+    # SQLite's column has 64 bits, and ids that came from MLflow's file store have 18 digits; a
+    # database whose column has 32 says so itself.
+    if number is None or not -(2**63) <= number < 2**63:
         raise InvalidParameterError(f"{experiment_id!r} is not an experiment id; ids are integers")
     return int(number)
 

@@ -16,6 +16,7 @@ from asyncstore.errors import AlreadyExistsError, InvalidStateError, NotFoundErr
 from asyncstore.metadata import validation
 from asyncstore.metadata.sql import locations
 from asyncstore.metadata.sql.base import SqlStore, now_ms
+from asyncstore.metadata.sql.deletion import delete_assessments_of_runs
 from asyncstore.metadata.sql.schema.tables import Tables
 from asyncstore.metadata.sql.statements import among, upsert
 
@@ -159,6 +160,11 @@ class SqlExperiments(SqlStore):
             if await _stage(connection, self._tables, number) != before:
                 raise _missing(number, f"no {before} experiment")
             await _update(connection, self._tables, number, lifecycle_stage=after)
+            if after == "deleted":
+                runs = self._tables.runs.c
+                query = select(runs.run_uuid).where(runs.experiment_id == number)
+                run_ids = list((await connection.execute(query)).scalars())
+                await delete_assessments_of_runs(connection, self._tables, run_ids)
             await connection.execute(
                 update(self._tables.runs)
                 .where(self._tables.runs.c.experiment_id == number)

@@ -17,6 +17,7 @@ from asyncstore.metadata import validation
 from asyncstore.metadata.names import random_run_name
 from asyncstore.metadata.sql import locations
 from asyncstore.metadata.sql.base import SqlStore, now_ms
+from asyncstore.metadata.sql.deletion import delete_assessments_of_runs
 from asyncstore.metadata.sql.experiments import DEFAULT_EXPERIMENT_ID, inactive_experiment
 from asyncstore.metadata.sql.log_batch import (
     RUN_NAME_TAG,
@@ -150,6 +151,8 @@ class SqlRuns(SqlStore):
 
     async def _move_run(self, run_id: str, stage: LifecycleStage, deleted_time: int | None) -> None:
         async def change(connection: AsyncConnection) -> None:
+            if stage == "deleted":
+                await delete_assessments_of_runs(connection, self._tables, [run_id])
             changed = await connection.execute(
                 update(self._tables.runs)
                 .where(self._tables.runs.c.run_uuid == run_id)
