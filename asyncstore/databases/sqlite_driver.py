@@ -7,7 +7,7 @@ the connection's thread. A statement of a metadata store takes less time than th
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 import aiosqlite
@@ -102,6 +102,10 @@ class DirectCursor:
 
     async def __aenter__(self) -> DirectCursor:
         return self
+
+    def __await__(self) -> Generator[Any, Any, DirectCursor]:
+        # SQLAlchemy 2.0 awaits a cursor, 2.1 enters it.
+        return self.__aenter__().__await__()
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> DirectCursor:
         """Execute a statement and fetch its rows."""
