@@ -12,6 +12,7 @@ from sqlalchemy import Integer, String, func, insert, or_, select, update
 from asyncstore.entities import Metric
 from asyncstore.errors import InvalidStateError, NotFoundError
 from asyncstore.metadata.sql import deletion
+from asyncstore.metadata.sql.base import now_ms
 from asyncstore.metadata.sql.store import SqlMetadataStore
 
 if TYPE_CHECKING:
@@ -273,7 +274,7 @@ async def test_older_than(store: MetadataStore) -> None:
     for experiment in experiments:
         await store.delete_experiment(experiment)
     tables = sql(store)._tables
-    ago = deletion.now_ms() - 2 * HOUR
+    ago = now_ms() - 2 * HOUR
 
     async def age(connection: Any) -> None:
         runs, experiments_ = tables.runs, tables.experiments

@@ -6,7 +6,19 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, and_, delete, func, literal, null, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Table,
+    and_,
+    delete,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import override
 
@@ -57,20 +69,18 @@ class SqlDeletion(SqlStore):
     @override
     async def get_deleted_runs(self, older_than: int = 0) -> list[str]:
         table = self._tables.runs
-        # MLflow did not always write the time.
-        is_old = or_(table.c.deleted_time.is_(None), table.c.deleted_time <= now_ms() - older_than)
-        query = select(table.c.run_uuid).where(table.c.lifecycle_stage == "deleted", is_old)
+        query = select(table.c.run_uuid).where(
+            table.c.lifecycle_stage == "deleted", _is_older(table.c.deleted_time, older_than)
+        )
         return await self._ids("getting deleted runs", query)
 
     @override
     async def get_deleted_experiments(self, older_than: int = 0) -> list[str]:
         table = self._tables.experiments
-        is_old = or_(
-            table.c.last_update_time.is_(None),
-            table.c.last_update_time <= now_ms() - older_than,
-        )
         query = select(table.c.experiment_id).where(
-            table.c.lifecycle_stage == "deleted", is_old, self._tables.in_workspace(table)
+            table.c.lifecycle_stage == "deleted",
+            _is_older(table.c.last_update_time, older_than),
+            self._tables.in_workspace(table),
         )
         return await self._ids("getting deleted experiments", query)
 
@@ -81,7 +91,7 @@ class SqlDeletion(SqlStore):
         table = self._tables.logged_models
         query = select(table.c.model_id).where(
             table.c.lifecycle_stage == "deleted",
-            table.c.last_updated_timestamp_ms <= now_ms() - older_than,
+            _is_older(table.c.last_updated_timestamp_ms, older_than),
         )
         return await self._ids("getting deleted logged models", query)
 
@@ -367,6 +377,13 @@ def _source_run(metadata: str) -> str | None:
     except ValueError:
         return None
     return found.get(SOURCE_RUN_KEY) if isinstance(found, dict) else None
+
+
+def _is_older(column: ColumnElement[int], age: int) -> ColumnElement[bool]:
+    if not age:
+        return true()
+    # MLflow did not always write the time.
+    return or_(column.is_(None), column <= now_ms() - age)
 
 
 def _not_deleted(what: str) -> InvalidStateError:

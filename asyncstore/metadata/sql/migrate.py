@@ -16,14 +16,16 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from asyncstore.databases.errors import RetrySafely
+from asyncstore.errors import UnsupportedError
 from asyncstore.files.threads import run_in_thread
 from asyncstore.metadata.file_store import FileStore
 from asyncstore.metadata.file_store.entries import Entry, Rows
 from asyncstore.metadata.sql.base import SqlStore
 from asyncstore.metadata.sql.migrate_rows import ROWS_AT_ONCE, RowWriter
 from asyncstore.metadata.sql.statements import among, chunks, upsert
+from asyncstore.metadata.store import MetadataStore
 
-__all__ = ["Migration", "migrate"]
+__all__ = ["Migration", "check_source", "migrate"]
 
 T = TypeVar("T")
 
@@ -57,9 +59,19 @@ class Migration:
     left_out: int = 0
 
 
+async def check_source(source: Path) -> None:
+    """Refuse a directory that is not MLflow's file store.
+
+    Raises:
+        NotFoundError: It does not exist.
+        InvalidParameterError: It is something else.
+    """
+    await run_in_thread(lambda: FileStore(source, _logger.warning))
+
+
 async def migrate(
     source: Path,
-    store: SqlStore,
+    store: MetadataStore,
     *,
     dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -90,9 +102,12 @@ async def migrate(
     Raises:
         NotFoundError: The directory does not exist.
         InvalidParameterError: It is not a directory of MLflow's file store.
+        UnsupportedError: The store is none of a database.
 
     A cancellation leaves what was moved so far; the next run goes on from there.
     """
+    if not isinstance(store, SqlStore):
+        raise UnsupportedError("a file store can only be moved into a database")
     done = Migration()
 
     def left_out(message: str) -> None:
