@@ -162,6 +162,16 @@ GCS_CHUNK = (_multiple_of_256_kib, "a number of bytes that is a multiple of 2621
 ANY_STORAGE = "every artifact storage"
 S3 = "s3"
 SQL = "every SQL database"
+# SQLAlchemy's, by the names that MLflow takes.
+POOL_CLASSES = (
+    "QueuePool",
+    "AsyncAdaptedQueuePool",
+    "FallbackAsyncAdaptedQueuePool",
+    "NullPool",
+    "SingletonThreadPool",
+    "StaticPool",
+    "AssertionPool",
+)
 
 # Transfers
 
@@ -519,6 +529,15 @@ MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW = _setting(
     "SQLAlchemy's max_overflow. Unset: SQLAlchemy's default.",
     applies_to=SQL,
     unit="connections",
+)
+MLFLOW_SQLALCHEMYSTORE_POOLCLASS = _setting(
+    "MLFLOW_SQLALCHEMYSTORE_POOLCLASS",
+    (_one_of(*POOL_CLASSES), f"one of {', '.join(POOL_CLASSES)}"),
+    None,
+    "NullPool connects for each transaction; SingletonThreadPool, StaticPool and AssertionPool "
+    "keep one connection, which calls wait for; the queue pools are the default.",
+    applies_to=SQL,
+    mlflow="AssertionPool raises there when a second connection is asked for",
 )
 MLFLOW_SQLALCHEMYSTORE_ECHO = _setting(
     "MLFLOW_SQLALCHEMYSTORE_ECHO",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import types
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,31 @@ def test_mysql_uris(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert engine.url.drivername == "mysql+aiomysql"
     assert (engine.url.host, engine.url.port, engine.url.database) == ("h", 3307, "db")
     assert connections_of(engine) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        ("QueuePool", 3),
+        ("FallbackAsyncAdaptedQueuePool", 3),
+        ("StaticPool", 1),
+        ("AssertionPool", 1),
+        ("NullPool", math.inf),
+    ],
+)
+@pytest.mark.parametrize(
+    "uri", ["sqlite:///{}/x.db", "mysql://u@h/db", "postgresql+psycopg2://u@h/db"]
+)
+def test_pool_classes(
+    kind: str, count: float, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "2")
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW", "1")
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", kind)
+    assert connections_of(create_engine(uri.format(tmp_path))) == count
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "SwimmingPool")
+    with pytest.raises(InvalidParameterError, match=r"POOLCLASS.*SwimmingPool.*NullPool"):
+        create_engine(uri.format(tmp_path))
 
 
 @pytest.mark.parametrize("driver", ["pyodbc", "pymssql", "aioodbc"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from asyncstore import settings
 from asyncstore.errors import InvalidParameterError
-from asyncstore.settings import SETTINGS
+from asyncstore.settings import POOL_CLASSES, SETTINGS
 
 # For each way to read a variable: texts and what they mean, and texts that are refused.
 CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -37,6 +37,10 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "Hadoop properties, name=value,name=value": (
         {"a.b=c": {"a.b": "c"}, "a=1, b=": {"a": "1", "b": ""}},
         ["a.b", "=c", "a=1,,b=2"],
+    ),
+    f"one of {', '.join(POOL_CLASSES)}": (
+        {"NullPool": "NullPool", "QueuePool": "QueuePool"},
+        ["nullpool", "SwimmingPool"],
     ),
     "auto, path or virtual": (
         {"auto": "auto", "path": "path", "virtual": "virtual"},

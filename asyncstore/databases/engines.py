@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from asyncstore import settings
 from asyncstore.errors import InvalidParameterError, MissingDependencyError
@@ -24,6 +25,7 @@ __all__ = ["connections_of", "create_engine"]
 SQLITE_BUSY_SECONDS = 20.0
 CONNECT_SECONDS = 30
 POOL_SECONDS = 60.0
+ONE_CONNECTION = {"pool_size": 1, "max_overflow": 0, "pool_timeout": POOL_SECONDS}
 
 
 def create_engine(uri: str, *, for_content: bool = False) -> AsyncEngine:
@@ -60,7 +62,7 @@ def _sqlite(url: URL) -> AsyncEngine:
     if not in_memory and not path.startswith("file:"):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     # A database in memory is its connection: there can only be one.
-    pool = {"pool_size": 1, "max_overflow": 0} if in_memory else _pool()
+    pool = ONE_CONNECTION if in_memory else _pool()
     url = url.set(drivername="sqlite+aiosqlite")
     arguments, options = url.get_dialect()().create_connect_args(url)
     options["timeout"] = SQLITE_BUSY_SECONDS
@@ -70,10 +72,9 @@ def _sqlite(url: URL) -> AsyncEngine:
     return create_async_engine(
         url,
         async_creator=partial(driver.connect, *arguments, **options),
-        poolclass=import_module("sqlalchemy.pool").AsyncAdaptedQueuePool,
         # Every transaction ends by itself, and a second rollback is one more trip to the thread.
         pool_reset_on_return=None,
-        **pool,
+        **{"poolclass": AsyncAdaptedQueuePool, **pool},
     )
 
 
@@ -183,17 +184,27 @@ def _shown(url: URL) -> str:
 def connections_of(engine: AsyncEngine) -> float:
     """How many connections the engine's pool may have at once; infinity for no limit."""
     pool: Any = engine.pool
+    if isinstance(pool, NullPool):
+        return math.inf
     overflow: int = pool._max_overflow  # noqa: SLF001  there is no other way to ask
     return math.inf if overflow < 0 else pool.size() + overflow
 
 
 def _pool() -> dict[str, Any]:
     """Pool arguments from MLflow's variables; an unset one leaves SQLAlchemy's default."""
-    found = {
-        "pool_size": settings.MLFLOW_SQLALCHEMYSTORE_POOL_SIZE.get() or None,
-        "max_overflow": settings.MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW.get(),
+    kind = settings.MLFLOW_SQLALCHEMYSTORE_POOLCLASS.get() or "QueuePool"
+    found: dict[str, Any] = {
         "pool_recycle": settings.MLFLOW_SQLALCHEMYSTORE_POOL_RECYCLE.get(),
         "echo": settings.MLFLOW_SQLALCHEMYSTORE_ECHO.get(),
-        "pool_timeout": POOL_SECONDS,
     }
+    if kind == "NullPool":
+        found["poolclass"] = NullPool
+    elif kind in ("SingletonThreadPool", "StaticPool", "AssertionPool"):
+        found |= ONE_CONNECTION
+    else:
+        found |= {
+            "pool_size": settings.MLFLOW_SQLALCHEMYSTORE_POOL_SIZE.get() or None,
+            "max_overflow": settings.MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW.get(),
+            "pool_timeout": POOL_SECONDS,
+        }
     return {key: value for key, value in found.items() if value is not None}
