@@ -10,7 +10,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from benchmarks import metric_peers
+from benchmarks import metadata, metric_peers
 from benchmarks.storages import STORAGES, place_of
 
 if TYPE_CHECKING:
@@ -255,6 +255,36 @@ def _metrics(database: str, together: bool) -> Callable[[Lab], AbstractContextMa
     return task
 
 
+def _metadata_cases() -> Iterator[Case]:
+    for database in metadata.DATABASES:
+        for what, (_, about) in metadata.METADATA_CASES.items():
+            yield Case(
+                name=f"metadata-{database}-{what}",
+                about=f"{database}: {about}",
+                module="benchmarks.metadata_peers",
+                peers=(OURS, "mlflow"),
+                task=_metadata(database, what),
+            )
+
+
+def _metadata(database: str, what: str) -> Callable[[Lab], AbstractContextManager[Task]]:
+    @contextlib.contextmanager
+    def task(lab: Lab) -> Iterator[Task]:
+        count = metadata.METADATA_CASES[what][0]
+        arguments = {
+            "uri": lab.filled_database(database),
+            "artifacts": str(lab.directory / "artifacts"),
+            "what": what,
+            "count": max(count // 10, 1) if lab.quick else count,
+            "runs": lab.run_count,
+            "points": lab.point_count,
+            "keys": metadata.KEYS,
+        }
+        yield Task(arguments, {})
+
+    return task
+
+
 def _count(lab: Lab, uri: str, table: str) -> int:
     statement = f"SELECT count(*) FROM {table}"
     if uri.startswith("sqlite"):
@@ -274,6 +304,7 @@ CASES: dict[str, Case] = {
         *_transfer_cases(),
         *_storage_cases(),
         *_metric_cases(),
+        *_metadata_cases(),
         Case(
             "import",
             "python -c 'import ...' (nothing: the interpreter alone)",

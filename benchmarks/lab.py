@@ -13,7 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from benchmarks import metadata
 from tests.servers.base import Server, free_port
+from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.radosgw import RadosGateway
 
@@ -59,10 +61,14 @@ class Lab:
     """Everything of one run of the benchmarks, in a directory that it removes."""
 
     def __init__(self, *, quick: bool) -> None:
+        self.quick = quick
         self.small_count = 100 if quick else 1000
         self.large_size = 2**26 if quick else 2**30
         self.artifact_size = 2**25 if quick else 2**29
         self.metric_count = 100 if quick else 1000
+        self.run_count = 10_000 if quick else 100_000
+        self.point_count = 10_000 if quick else 100_000
+        self.trace_count = 2_000 if quick else 20_000
         self.places: dict[str, Any] = {}
         self._templates: dict[str, str] = {}
         self._stack = contextlib.ExitStack()
@@ -115,6 +121,10 @@ class Lab:
     @cached_property
     def postgresql(self) -> PostgreSQL:
         return self.start(PostgreSQL())
+
+    @cached_property
+    def mariadb(self) -> MariaDB:
+        return self.start(MariaDB())
 
     def start(self, server: ServerT) -> ServerT:
         """Run a server until the end of the benchmarks."""
@@ -187,12 +197,13 @@ class Lab:
     # Databases
 
     def mlflow_database(self, kind: str) -> str:
-        """A database, `sqlite` or `postgresql`, that MLflow made and nobody has used."""
+        """A database of a kind, such as `sqlite`, that MLflow made and nobody has used."""
         if kind not in self._templates:
             if kind == "sqlite":
                 uri = f"sqlite:///{self.directory / 'template.db'}"
             else:
-                uri = self.postgresql.create_database()
+                server = self.mariadb if kind == "mariadb" else self.postgresql
+                uri = server.create_database()
             task = {"uri": uri, "artifacts": str(self.directory / "artifacts")}
             peer = "benchmarks.metric_peers:make_database"
             subprocess.run(
@@ -204,6 +215,16 @@ class Lab:
             )
             self._templates[kind] = uri
         return self._templates[kind]
+
+    def filled_database(self, kind: str) -> str:
+        """A database that `metadata.fill` filled, for all measurements to share."""
+        name = f"{kind}-filled"
+        if name not in self._templates:
+            template = self.mlflow_database(kind)
+            uri = template if kind == "mariadb" else self.copy_of(template)
+            metadata.fill(self, kind, uri)
+            self._templates[name] = uri
+        return self._templates[name]
 
     def copy_of(self, template: str) -> str:
         """A new database, SQLite or PostgreSQL, with what is in `template`."""

@@ -70,4 +70,5 @@ def make_database(task: Task) -> Iterator[Callable[[], None]]:
     """Not a peer: lets MLflow make the database that the measurements copy."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    yield lambda: SqlAlchemyStore(task["uri"], task["artifacts"])._dispose_engine()
+    uri = task["uri"].replace("mysql:", "mysql+pymysql:")
+    yield lambda: SqlAlchemyStore(uri, task["artifacts"])._dispose_engine()
