@@ -12,7 +12,7 @@ import anyio
 
 from asyncstore.concurrency import task_group
 from asyncstore.entities import ArtifactOwner, ArtifactOwnerKind
-from asyncstore.errors import AsyncStoreError, InvalidStateError, NotFoundError
+from asyncstore.errors import AsyncStoreError, InvalidStateError, NotFoundError, UnsupportedError
 from asyncstore.uris import redact
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ async def gc(
         NotFoundError: Something with an id that was given does not exist. Nothing was removed.
         InvalidStateError: It is not deleted, or not long enough ago (`INVALID_PARAMETER_VALUE`).
             Nothing was removed.
+        UnsupportedError: The client is over MLflow's file store, which is only read.
 
     A cancellation leaves some of them removed, some without artifacts, and the rest whole; run it
     again for the rest.
@@ -117,6 +118,10 @@ class _Collection:
     ) -> None:
         """Remove what is named, or for None what is deleted, once all of it is checked."""
         store = await self._client.get_metadata_store()
+        if store.read_only and not self.removed.dry_run:
+            raise UnsupportedError(
+                "MLflow's file store is only read; move it into a database with asyncstore migrate"
+            )
         if run_ids is None:
             run_ids = await store.get_deleted_runs(self._older_than)
         else:

@@ -34,7 +34,8 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_ARTIFACT_LOCATION = "./mlartifacts"
 # Dialects that MLflow's own URIs name; the ones without a database yet say so.
 _SQL = ("sqlite", "postgresql", "postgres", "mysql", "mariadb", "mssql")
-_LATER = ("http", "https", "databricks", "file")
+_FILES = ("", "file")
+_LATER = ("http", "https", "databricks")
 
 
 class MetadataStore(
@@ -75,6 +76,9 @@ class MetadataStore(
         Args:
             uri: The database, as MLflow names it: `sqlite:///relative.db`, `sqlite:////absolute.db`
                 or `postgresql://user:password@host:port/name`; a driver in the scheme is ignored.
+                Or a directory that MLflow's file store wrote, `./mlruns` or `file:///...`, which is
+                loaded into memory and only read: what writes raises UnsupportedError, and
+                `asyncstore migrate` moves it into a database.
                 None takes MLFLOW_TRACKING_URI, or `sqlite:///mlflow.db` in the current directory.
             artifact_location: Root below which a new experiment gets its artifact location; a local
                 path is made absolute. None for `./mlartifacts`. Existing experiments keep theirs.
@@ -83,6 +87,8 @@ class MetadataStore(
             The open store.
 
         Raises:
+            NotFoundError: The directory of a file store does not exist.
+            InvalidParameterError: It is something else, or the URI is neither.
             SchemaMismatchError: The database is at a schema revision that asyncstore does not know,
                 or holds something else than MLflow's tables. Nothing was written.
             UnsupportedError: No store for this scheme.
@@ -93,7 +99,7 @@ class MetadataStore(
         if uri is None:
             uri = settings.MLFLOW_TRACKING_URI.get() or DEFAULT_URI
         dialect = scheme_of(uri).partition("+")[0]
-        if dialect not in _SQL:
+        if dialect not in (*_SQL, *_FILES):
             known = "sqlite:///path and postgresql://user:password@host/name"
             if dialect in _LATER:
                 raise UnsupportedError(
@@ -102,9 +108,11 @@ class MetadataStore(
             raise InvalidParameterError(f"{redact(uri)} is not a database; there are {known}")
         # SQLAlchemy takes a good part of a second to import, which the event loop need not wait.
         sql: ModuleType = await anyio.to_thread.run_sync(import_module, "asyncstore.metadata.sql")
-        opened: MetadataStore = await sql.open_store(
-            uri, artifact_location or DEFAULT_ARTIFACT_LOCATION
-        )
+        opened: MetadataStore
+        if dialect in _FILES:
+            opened = await sql.open_file_store(uri)
+        else:
+            opened = await sql.open_store(uri, artifact_location or DEFAULT_ARTIFACT_LOCATION)
         return opened
 
     async def __aenter__(self) -> Self:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from asyncstore.errors import InvalidParameterError, NotFoundError
+from asyncstore.entities import Metric, Param
+from asyncstore.errors import InvalidParameterError, NotFoundError, UnsupportedError
+from asyncstore.metadata import MetadataStore
 from asyncstore.metadata.file_store import FileStore
 from asyncstore.metadata.file_store.entries import Entry
 from tests.metadata import mlruns
@@ -310,3 +313,57 @@ def test_nothing_is_changed(root: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in sorted(root.rglob("*"))}
     Reader(root)
     assert {path: path.stat().st_mtime_ns for path in sorted(root.rglob("*"))} == before
+
+
+@pytest.fixture
+async def opened(root: Path) -> AsyncIterator[MetadataStore]:
+    first = mlruns.experiment(root, 7, "first")
+    mlruns.run(first, "a" * 32)
+    mlruns.run(first, "b" * 32, lifecycle_stage="deleted", deleted_time=30)
+    async with await MetadataStore.open(str(root)) as store:
+        yield store
+
+
+@pytest.mark.anyio
+async def test_open_to_read(opened: MetadataStore) -> None:
+    found = await opened.search_experiments("ALL")
+    assert [(each.experiment_id, each.name) for each in found] == [("7", "first")]
+    (run,) = await opened.search_runs(["7"], "metrics.loss < 0.2 AND params.solver = 'adam'")
+    assert run.info.run_id == "a" * 32
+    history = await opened.get_metric_history("a" * 32, "loss")
+    assert [metric.value for metric in history] == [0.5, 0.25, 0.125]
+    assert await opened.get_deleted_runs() == ["b" * 32]
+
+
+@pytest.mark.anyio
+async def test_writes_are_refused(opened: MetadataStore, root: Path) -> None:
+    run_id = "a" * 32
+    for write in (
+        opened.create_experiment("new"),
+        opened.create_run("7"),
+        opened.log_metric(run_id, Metric("loss", 1.0, 1)),
+        opened.log_param(run_id, Param("new", "1")),
+        opened.set_tag(run_id, "new", "1"),
+        opened.delete_tag(run_id, "deep/er"),
+        opened.update_run_info(run_id, "FAILED"),
+        opened.delete_run(run_id),
+        opened.delete_experiment("7"),
+        opened.hard_delete_run("b" * 32),
+    ):
+        with pytest.raises(UnsupportedError, match=f"asyncstore migrate {root}"):
+            await write
+    assert (await opened.get_run(run_id)).info.status == "FINISHED"
+
+
+@pytest.mark.anyio
+async def test_open_by_uri(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlruns.experiment(root, 7, "first")
+    monkeypatch.chdir(root.parent)
+    for uri in ("mlruns", "./mlruns", root.as_uri(), "file:mlruns"):
+        async with await MetadataStore.open(uri) as store:
+            assert (await store.get_experiment("7")).name == "first"
+    with pytest.raises(NotFoundError):
+        await MetadataStore.open("./nowhere")
+    with pytest.raises(InvalidParameterError, match="not a directory of MLflow's file store"):
+        await MetadataStore.open(".")
+    assert sorted(path.name for path in root.parent.iterdir()) == ["mlruns"]

@@ -18,6 +18,7 @@ from asyncstore.entities import Metric
 from asyncstore.errors import (
     InvalidParameterError,
     InvalidStateError,
+    NotFoundError,
     PermissionDeniedError,
     SchemaMismatchError,
     UnsupportedError,
@@ -96,7 +97,7 @@ async def test_a_database_in_memory() -> None:
         ("http://user:open-sesame@localhost:5000", UnsupportedError),
         ("databricks://user:open-sesame@profile", UnsupportedError),
         ("ftp://user:open-sesame@localhost", InvalidParameterError),
-        ("./mlruns", InvalidParameterError),
+        ("./no-such-directory", NotFoundError),
         ("sqlite:/one-slash.db", InvalidParameterError),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from asyncstore.entities import ArtifactOwner, ArtifactOwnerKind
 
@@ -17,6 +18,9 @@ class DeletionMethods(ABC):
     metadata nobody would know where they are. In MLflow the methods are private to `mlflow gc`
     (`_hard_delete_run`, `_get_deleted_runs`, ...).
     """
+
+    #: Whether the store refuses every write; who removes artifacts first has to know before.
+    read_only: ClassVar[bool] = False
 
     @abstractmethod
     async def get_deleted_runs(self, older_than: int = 0) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from asyncstore.metadata.file_store import FileStore
 from asyncstore.metadata.file_store.entries import Entry, Rows
 from asyncstore.metadata.sql.base import SqlStore
 from asyncstore.metadata.sql.migrate_rows import ROWS_AT_ONCE, RowWriter
+from asyncstore.metadata.sql.migrate_traces import promote
 from asyncstore.metadata.sql.statements import among, chunks, upsert
 from asyncstore.metadata.store import MetadataStore
 
@@ -170,7 +171,8 @@ class _Mover:
                 await self._move_model_metrics(rows, number)
         traces = self._files.traces(experiment)
         while batch := await _take(traces, ENTRIES_AT_ONCE):
-            await self._move_entries(batch, "request_id", number)
+            promoted = [replace(each, rows=promote(self._tables, each.rows)) for each in batch]
+            await self._move_entries(promoted, "request_id", number)
 
     def _all_metrics(self, runs: Sequence[Entry]) -> Iterator[dict[str, Any]]:
         for run in runs:

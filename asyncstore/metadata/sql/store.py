@@ -29,7 +29,7 @@ from asyncstore.metadata.sql.search import SqlSearch
 from asyncstore.metadata.sql.statements import insert_missing
 from asyncstore.metadata.sql.traces import SqlTraces
 
-__all__ = ["SqlMetadataStore", "open_store"]
+__all__ = ["SqlMetadataStore", "open_store", "prepare"]
 
 
 class SqlMetadataStore(
@@ -58,7 +58,7 @@ async def open_store(uri: str, artifact_location: str) -> SqlMetadataStore:
         database = Database(uri)
         await database.connect()
         try:
-            tables = await _prepare(database, root)
+            tables = await prepare(database, root)
         except BaseException:
             await shielded(database.aclose, within=CLOSE_WITHIN)
             raise
@@ -67,7 +67,7 @@ async def open_store(uri: str, artifact_location: str) -> SqlMetadataStore:
     return await in_own_task(open_)
 
 
-async def _prepare(database: Database, root: str) -> Tables:
+async def prepare(database: Database, root: str) -> Tables:
     """Create what a new database needs; leave one that another program owns as it is."""
 
     async def find(connection: AsyncConnection) -> Tables | None:
