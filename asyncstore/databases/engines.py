@@ -28,12 +28,14 @@ POOL_SECONDS = 60.0
 ONE_CONNECTION = {"pool_size": 1, "max_overflow": 0, "pool_timeout": POOL_SECONDS}
 
 
-def create_engine(uri: str, *, for_content: bool = False) -> AsyncEngine:
+def create_engine(uri: str, *, for_content: bool = False, autocommit: bool = False) -> AsyncEngine:
     """Make the engine. Imports the driver, so call it in a worker thread.
 
     Args:
         uri: `sqlite:`, `postgresql:`, `mysql:`, `mariadb:` or `mssql:`, with any driver.
         for_content: Whether rows with many bytes are to be fetched.
+        autocommit: Whether a statement is a transaction of its own unless one was begun in words;
+            always so on SQLite, and not on SQL Server.
 
     Returns:
         An engine without a connection yet.
@@ -50,10 +52,10 @@ def create_engine(uri: str, *, for_content: bool = False) -> AsyncEngine:
         case "sqlite":
             return _sqlite(url)
         case "mysql" | "mariadb":
-            return _mysql(url)
+            return _mysql(url, autocommit=autocommit)
         case "mssql":
             return _mssql(url)
-    return _postgresql(uri, for_content=for_content)
+    return _postgresql(uri, for_content=for_content, autocommit=autocommit)
 
 
 def _sqlite(url: URL) -> AsyncEngine:
@@ -78,7 +80,7 @@ def _sqlite(url: URL) -> AsyncEngine:
     )
 
 
-def _postgresql(uri: str, *, for_content: bool) -> AsyncEngine:
+def _postgresql(uri: str, *, for_content: bool, autocommit: bool) -> AsyncEngine:
     try:
         driver = import_module("asyncstore.databases.postgresql_driver")
     except ImportError as error:
@@ -94,12 +96,12 @@ def _postgresql(uri: str, *, for_content: bool) -> AsyncEngine:
         missing["cursor_factory"] = driver.BinaryCursor
     return create_async_engine(
         "postgresql+psycopg://",
-        async_creator=partial(driver.connect, conninfo, **missing),
+        async_creator=partial(driver.connect, conninfo, autocommit=autocommit, **missing),
         **_pool(),
     )
 
 
-def _mysql(url: URL) -> AsyncEngine:
+def _mysql(url: URL, *, autocommit: bool) -> AsyncEngine:
     try:
         driver = import_module("asyncstore.databases.mysql_driver")
     except ImportError as error:
@@ -117,7 +119,7 @@ def _mysql(url: URL) -> AsyncEngine:
     options["ssl"] = _mysql_tls(options.get("ssl") or {})
     return create_async_engine(
         url,
-        async_creator=partial(driver.connect, **options),
+        async_creator=partial(driver.connect, autocommit=autocommit, **options),
         # PostgreSQL's default. MySQL's own locks gaps between rows, and writers that do nothing to
         # each other meet in deadlocks.
         isolation_level="READ COMMITTED",

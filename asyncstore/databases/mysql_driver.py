@@ -35,6 +35,11 @@ class _Connection(aiomysql.Connection):  # type: ignore[misc]  # aiomysql ships 
         finally:
             other.close()
 
+    async def rollback(self) -> None:
+        """Roll back, if there is something; SQLAlchemy asks after every read."""
+        if not self.get_autocommit() or self.get_transaction_status():
+            await super().rollback()
+
     async def ensure_closed(self) -> None:
         """Say goodbye, and close even where the server does not listen any more."""
         try:

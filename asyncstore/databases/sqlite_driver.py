@@ -61,6 +61,11 @@ class DirectConnection(aiosqlite.Connection):
         """Add a function; at once, so that no cancellation can leave a connection half set up."""
         self._conn.create_function(*arguments, **options)
 
+    async def rollback(self) -> None:
+        """Roll back, if there is something; SQLAlchemy asks after every read."""
+        if self.in_transaction:
+            await super().rollback()
+
     async def execute_all(self, sql: str, parameters: Any, *, many: bool) -> Outcome:
         """Execute a statement and fetch all its rows."""
 

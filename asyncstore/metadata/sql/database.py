@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from asyncstore.concurrency import in_own_task, shielded, task_group
 from asyncstore.databases.engines import connections_of, create_engine
 from asyncstore.databases.errors import DRIVER_ERRORS, RetrySafely, is_rolled_back, translate
 from asyncstore.errors import AsyncStoreError, InvalidStateError, UnavailableError
+from asyncstore.metadata.sql.interruption import Interrupt, Interruption
 from asyncstore.retry import RetryPolicy
 from asyncstore.uris import redact
 
@@ -28,8 +31,6 @@ T = TypeVar("T")
 WRITE_WITHIN = 60.0
 CLOSE_WITHIN = 30.0
 CONNECT_GRACE = 2.0
-# The moment may fall between two statements.
-INTERRUPT_EVERY = 0.1
 RETRY = RetryPolicy(attempts=5, backoff=0.05, max_backoff=1.0)
 
 
@@ -66,10 +67,10 @@ class Database:
 
     async def connect(self) -> None:
         """Load the driver and make the engine; connections follow when they are needed."""
-        self._engine = await anyio.to_thread.run_sync(create_engine, self.uri)
+        make = partial(create_engine, self.uri, autocommit=True)
+        self._engine = await anyio.to_thread.run_sync(make)
         self._places.total_tokens = connections_of(self._engine)
-        if self.dialect == "sqlite":
-            event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
+        event.listen(self._engine.sync_engine, "begin", _begin)
 
     async def aclose(self) -> None:
         """Refuse new calls, wait for those under way, close every connection."""
@@ -100,30 +101,66 @@ class Database:
                 f"the MetadataStore of {redact(self.uri)} is closed; open another"
             )
 
-    async def read(self, doing: str, body: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Run `body` in a transaction that only reads.
+    async def read(
+        self,
+        doing: str,
+        body: Callable[[AsyncConnection], Awaitable[T]],
+        *,
+        in_transaction: bool = False,
+    ) -> T:
+        """Run `body`, which only reads; each of its statements sees what is committed by then.
 
         Args:
             doing: What for, to begin an error's message with.
             body: Awaits statements on the connection; may be called again after an error.
+            in_transaction: Whether to begin a transaction for it, which a result that is streamed
+                needs on PostgreSQL.
 
         Returns:
             What `body` returns.
 
         A cancellation stops the statement that runs; the connection is kept or replaced.
         """
+        interruption = Interruption()
+        results: list[T] = []
 
         async def attempt() -> T:
             async with self._connection() as connection:
+                if in_transaction:
+                    connection = await connection.execution_options(asyncstore_begins="read")
+                try:
+                    with interruption.through(await self._interrupt(connection)):
+                        return await body(connection)
+                except DRIVER_ERRORS:
+                    # Who is cancelled wants to hear that, and not what came of it.
+                    await anyio.lowlevel.checkpoint_if_cancelled()
+                    raise
 
-                async def transaction() -> T:
-                    # Closing rolls back, which ends a transaction that only read well enough.
-                    await connection.begin()
-                    return await body(connection)
+        async def run() -> None:
+            try:
+                results.append(await self._repeat(doing, attempt, lambda: True))
+            finally:
+                interruption.done.set()
 
-                return await self._interruptible(connection, transaction)
+        async with self._under_way_one(), task_group() as tasks:
+            tasks.start_soon(run)
+            try:
+                await interruption.done.wait()
+            except BaseException:
+                tasks.cancel_scope.cancel()
+                await interruption.end()
+                raise
+        return results[0]
 
-        return await self._run(doing, attempt, lambda: True)
+    async def _interrupt(self, connection: AsyncConnection) -> Interrupt | None:
+        """What has the database end the statement that runs on a connection."""
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        match self.dialect:
+            case "postgresql":
+                return cast("Interrupt", driver.cancel_safe)
+            case "mssql":  # ODBC's threads cannot be interrupted
+                return None
+        return cast("Interrupt", driver.interrupt)
 
     async def write(
         self,
@@ -154,21 +191,15 @@ class Database:
             nonlocal committing
             committing = False
             async with self._connection() as connection:
-                connection = await connection.execution_options(asyncstore_begins="BEGIN IMMEDIATE")
+                connection = await connection.execution_options(asyncstore_begins="write")
                 async with connection.begin() as begun:
                     result = await body(connection)
                     committing = True
                     await begun.commit()
                     return result
 
-        async def attempt() -> T:
-            if self.dialect != "sqlite":
-                return await shielded(transaction, within=WRITE_WITHIN)
-            async with self._turn:
-                return await shielded(transaction, within=WRITE_WITHIN)
-
         return await self._run(
-            doing, attempt, lambda: repeatable or not committing, in_this_task=in_this_task
+            doing, transaction, lambda: repeatable or not committing, in_this_task=in_this_task
         )
 
     async def outside_transactions(
@@ -178,29 +209,37 @@ class Database:
 
         async def run() -> T:
             async with self._connection() as connection:
-                return await body(await connection.execution_options(asyncstore_begins=""))
+                return await body(connection)
 
-        async def attempt() -> T:
-            async with self._turn:
-                return await shielded(run, within=WRITE_WITHIN)
-
-        return await self._run(doing, attempt, lambda: True)
+        return await self._run(doing, run, lambda: True)
 
     async def _run(
         self,
         doing: str,
-        attempt: Callable[[], Awaitable[T]],
+        work: Callable[[], Awaitable[T]],
         may_repeat: Callable[[], bool],
         *,
         in_this_task: bool = False,
     ) -> T:
+        async def attempt() -> T:
+            if self.dialect != "sqlite":
+                return await shielded(work, within=WRITE_WITHIN)
+            async with self._turn:
+                return await shielded(work, within=WRITE_WITHIN)
+
+        async with self._under_way_one():
+            if in_this_task:
+                return await self._repeat(doing, attempt, may_repeat)
+            return await in_own_task(lambda: self._repeat(doing, attempt, may_repeat))
+
+    @asynccontextmanager
+    async def _under_way_one(self) -> AsyncGenerator[None]:
+        """A call, which closing waits for."""
         self.check_usable()
         await anyio.lowlevel.checkpoint_if_cancelled()
         self._under_way += 1
         try:
-            if in_this_task:
-                return await self._repeat(doing, attempt, may_repeat)
-            return await in_own_task(lambda: self._repeat(doing, attempt, may_repeat))
+            yield
         finally:
             self._under_way -= 1
             if self._closed and not self._under_way:
@@ -230,51 +269,21 @@ class Database:
         async with self._places:
             connection = self.engine.connect()
             try:
-                # Dropped half made, a connection or the task that ends it would stay behind.
-                await _with_grace(connection.start)
+                await self._start(connection)
                 yield connection
             finally:
                 # The pool's bookkeeping must come to its end, or the pool would lose a place.
                 if connection.sync_connection is not None:
                     await shielded(connection.close, within=CLOSE_WITHIN)
 
-    async def _interruptible(
-        self, connection: AsyncConnection, call: Callable[[], Awaitable[T]]
-    ) -> T:
-        """Await `call`; when cancelled, have the database end its statement, and keep both."""
-        driver: Any = (await connection.get_raw_connection()).driver_connection
-        if self.dialect == "mssql":
-            return await shielded(call, within=WRITE_WITHIN)  # ODBC's threads cannot be interrupted
-        interrupt = driver.cancel_safe if self.dialect == "postgresql" else driver.interrupt
-        done = anyio.Event()
-        async with task_group() as tasks:
-            tasks.start_soon(_interrupt_when_cancelled, interrupt, done)
-            try:
-                with anyio.CancelScope(shield=True):
-                    result = await call()
-            except DRIVER_ERRORS:
-                await anyio.lowlevel.checkpoint_if_cancelled()
-                raise
-            finally:
-                done.set()
-            tasks.cancel_scope.cancel()
-        return result
-
-
-async def _interrupt_when_cancelled(
-    interrupt: Callable[[], Awaitable[None]], done: anyio.Event
-) -> None:
-    # Drivers whose future is cancelled lose the connection (asyncpg, psycopg) or do not notice
-    # (aiosqlite), and the statement goes on.
-    try:
-        await anyio.sleep_forever()
-    finally:
-        with anyio.move_on_after(CLOSE_WITHIN, shield=True):
-            while not done.is_set():
-                with suppress(Exception):  # the statement has an error of its own then
-                    await interrupt()
-                with anyio.move_on_after(INTERRUPT_EVERY):
-                    await done.wait()
+    async def _start(self, connection: AsyncConnection) -> None:
+        pool: Any = self.engine.pool
+        if isinstance(pool, AsyncAdaptedQueuePool) and pool.checkedin() and pool._recycle < 0:  # noqa: SLF001  there is no other way to ask
+            with anyio.CancelScope(shield=True):
+                await connection.start()
+            return
+        # Dropped half made, a connection or the task that ends it would stay behind.
+        await _with_grace(connection.start)
 
 
 async def _with_grace(call: Callable[[], Awaitable[object]]) -> None:
@@ -294,8 +303,18 @@ async def _limit_when_cancelled(scope: anyio.CancelScope) -> None:
         scope.deadline = anyio.current_time() + CONNECT_GRACE
 
 
-def _begin_sqlite(connection: Any) -> None:
-    # A transaction that begins to write late fails at once where another one writes.
-    begin = connection.get_execution_options().get("asyncstore_begins", "BEGIN")
-    if begin:
-        connection.connection.dbapi_connection.run_async(lambda driver: driver.execute(begin))
+def _begin(connection: Any) -> None:
+    # The drivers are told not to begin by themselves: a read by itself needs no transaction.
+    begins = connection.get_execution_options().get("asyncstore_begins")
+    if begins is None:
+        return
+    driver = connection.connection.dbapi_connection
+    match connection.dialect.name:
+        case "sqlite":
+            # A transaction that begins to write late fails at once where another one writes.
+            statement = "BEGIN IMMEDIATE" if begins == "write" else "BEGIN"
+            driver.run_async(lambda sqlite: sqlite.execute(statement))
+        case "postgresql":
+            driver.run_async(lambda postgresql: postgresql.execute("BEGIN"))
+        case "mysql":
+            driver.run_async(lambda mysql: mysql.begin())

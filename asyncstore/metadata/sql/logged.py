@@ -111,4 +111,5 @@ class SqlLogged(SqlStore):
                 await anyio.lowlevel.checkpoint()
             return found
 
-        return await self._database.read(f"reading metric {metric_key!r} of run {run_id}", read)
+        doing = f"reading metric {metric_key!r} of run {run_id}"
+        return await self._database.read(doing, read, in_transaction=True)
