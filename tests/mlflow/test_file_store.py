@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,10 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             fill(MlflowClient())
+            # MLflow goes on writing in threads, to whatever the tracking URI is by then.
+            for thread in threading.enumerate():
+                if thread.name.startswith("link_prompt"):
+                    thread.join()
         yield root
     finally:
         mlflow.set_tracking_uri(before)
@@ -233,7 +238,7 @@ def described(client: MlflowClient) -> dict[str, Any]:
             registered.creation_timestamp,
             registered.last_updated_timestamp,
         ),
-        "prompt": client.load_prompt("prompt", 1).template,
+        "prompt": client.get_model_version("prompt", "1").tags["mlflow.prompt.text"],
         "trace": (
             trace.info.trace_id,
             trace.info.tags,
