@@ -238,7 +238,7 @@ def described(client: MlflowClient) -> dict[str, Any]:
             registered.creation_timestamp,
             registered.last_updated_timestamp,
         ),
-        "prompt": client.get_model_version("prompt", "1").tags["mlflow.prompt.text"],
+        "prompt": client.get_prompt_version("prompt", "1").template,
         "trace": (
             trace.info.trace_id,
             trace.info.tags,
