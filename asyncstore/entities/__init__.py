@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from asyncstore.entities.datasets import (
+    Dataset,
+    DatasetInput,
+    DatasetSummary,
+    LoggedModelInput,
+    LoggedModelOutput,
+    RunInputs,
+    RunOutputs,
+)
 from asyncstore.entities.deletion import ArtifactOwner, ArtifactOwnerKind
+from asyncstore.entities.logged_models import LoggedModel, LoggedModelStatus
 from asyncstore.entities.tracking import (
     Experiment,
     FileInfo,
     LifecycleStage,
     Metric,
+    MetricWithRunId,
     PagedList,
     Param,
     Run,
@@ -20,15 +31,25 @@ from asyncstore.entities.tracking import (
 __all__ = [
     "ArtifactOwner",
     "ArtifactOwnerKind",
+    "Dataset",
+    "DatasetInput",
+    "DatasetSummary",
     "Experiment",
     "FileInfo",
     "LifecycleStage",
+    "LoggedModel",
+    "LoggedModelInput",
+    "LoggedModelOutput",
+    "LoggedModelStatus",
     "Metric",
+    "MetricWithRunId",
     "PagedList",
     "Param",
     "Run",
     "RunData",
     "RunInfo",
+    "RunInputs",
+    "RunOutputs",
     "RunStatus",
     "ViewType",
 ]

@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
+from asyncstore.entities.datasets import RunInputs, RunOutputs
+
 __all__ = [
     "Experiment",
     "FileInfo",
     "LifecycleStage",
     "Metric",
+    "MetricWithRunId",
     "PagedList",
     "Param",
     "Run",
@@ -53,12 +56,28 @@ class Metric:
         value: The value; NaN and the infinities are allowed.
         timestamp: Milliseconds since the epoch.
         step: The training step.
+        model_id: The logged model that it is about, besides the run; None for none.
+        dataset_name: The dataset that it was measured on; None for none.
+        dataset_digest: The dataset's digest; given if and only if the name is.
+        run_id: The run that logged it, where a logged model's metrics are read; None otherwise.
     """
 
     key: str
     value: float
     timestamp: int
     step: int = 0
+    model_id: str | None = None
+    dataset_name: str | None = None
+    dataset_digest: str | None = None
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricWithRunId:
+    """One value of a metric, and the run that logged it."""
+
+    run_id: str
+    metric: Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +140,12 @@ class RunData:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run: its `info` and its `data`."""
+    """A run: its `info`, its `data`, and the datasets and models that it read and made."""
 
     info: RunInfo
     data: RunData
+    inputs: RunInputs = field(default_factory=RunInputs)
+    outputs: RunOutputs = field(default_factory=RunOutputs)
 
 
 class PagedList(list[T]):

@@ -87,11 +87,18 @@ def _value(kind: str, key: str, value: object, limit: int, *, may_cut: bool = Tr
 def clean_metric(metric: Metric) -> Metric:
     """A metric whose numbers are Python's own and fit the database; raises otherwise."""
     key = _name("metric", metric.key)
+    if (metric.dataset_name is None) != (metric.dataset_digest is None):
+        raise InvalidParameterError(
+            f"metric {key!r}: dataset_name and dataset_digest belong together; give both or none"
+        )
     return Metric(
         key,
         _double(key, metric.value),
         _long(key, "timestamp", metric.timestamp, at_least=0),
         _long(key, "step", metric.step, at_least=_MIN_LONG),
+        metric.model_id,
+        metric.dataset_name,
+        metric.dataset_digest,
     )
 
 

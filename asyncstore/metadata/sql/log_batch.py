@@ -74,9 +74,11 @@ async def write_group(
     statements = _statements(dialect, tables)
     for entry in group:
         entry.error = None
-    await _check_runs(connection, statements, group)
+    experiments = await _check_runs(connection, statements, group)
+    rows = _Rows(experiments)
+    if any(metric.model_id for entry in group for metric in entry.write.metrics):
+        await _check_models(connection, tables, group)
     new_params = await _check_params(connection, tables, group)
-    rows = _Rows()
     for entries in chunks(group, ENTRIES_AT_ONCE):
         for entry in entries:
             if entry.error is None:
@@ -92,6 +94,9 @@ async def write_group(
             raise RetrySafely("another process logged the same param")
     await _insert(connection, statements.metrics, list(rows.metrics.values()))
     await _insert(connection, statements.latest_metrics, _sorted(rows.latest))
+    if rows.model_metrics:
+        insert = insert_missing(dialect, tables.logged_model_metrics)
+        await _insert(connection, insert, list(rows.model_metrics.values()))
     await upsert_tags(connection, tables, rows.tags)
     for run_id in sorted(rows.names):
         await connection.execute(
@@ -100,9 +105,15 @@ async def write_group(
 
 
 class _Rows:
-    """The rows of a group, each table's without duplicates."""
+    """The rows of a group, each table's without duplicates.
 
-    def __init__(self) -> None:
+    Args:
+        experiments: The experiment of each run.
+    """
+
+    def __init__(self, experiments: Mapping[str, int]) -> None:
+        self._experiments = experiments
+        self.model_metrics: dict[tuple[Any, ...], dict[str, Any]] = {}
         self.metrics: dict[tuple[Any, ...], dict[str, Any]] = {}
         self.latest: dict[RunKey, dict[str, Any]] = {}
         self.tags: dict[RunKey, str] = {}
@@ -124,12 +135,29 @@ class _Rows:
             latest = self.latest.get((run_id, metric.key))
             if latest is None or _order(row) > _order(latest):
                 self.latest[run_id, metric.key] = row
+            if metric.model_id is not None:
+                self._add_to_model(run_id, metric, value)
         for key, text in batch.tags.items():
             # MLflow does nothing when a run's name is set to nothing.
             if key != RUN_NAME_TAG or text:
                 self.tags[run_id, key] = text
                 if key == RUN_NAME_TAG:
                     self.names[run_id] = text
+
+    def _add_to_model(self, run_id: str, metric: Metric, value: float) -> None:
+        key = (metric.model_id, metric.key, metric.timestamp, metric.step, run_id)
+        self.model_metrics[key] = {
+            "model_id": metric.model_id,
+            "metric_name": metric.key,
+            "metric_timestamp_ms": metric.timestamp,
+            "metric_step": metric.step,
+            "metric_value": value,
+            "experiment_id": self._experiments[run_id],
+            "run_id": run_id,
+            "dataset_uuid": None,
+            "dataset_name": metric.dataset_name,
+            "dataset_digest": metric.dataset_digest,
+        }
 
 
 def _order(row: dict[str, Any]) -> tuple[int, int, float]:
@@ -150,7 +178,8 @@ def _sorted(rows: dict[RunKey, dict[str, Any]]) -> list[dict[str, Any]]:
 
 async def _check_runs(
     connection: AsyncConnection, statements: _Statements, group: Sequence[Entry[LogBatch]]
-) -> None:
+) -> dict[str, int]:
+    """The experiment of each run; entries whose run cannot be written to get an error."""
     wanted = sorted({entry.write.run_id for entry in group})
     if len(wanted) == 1:
         result = await connection.execute(statements.one_run, {"wanted": wanted[0]})
@@ -158,13 +187,32 @@ async def _check_runs(
         column = statements.stages.selected_columns.run_uuid
         query = statements.stages.where(among(connection.dialect.name, column, wanted))
         result = await connection.execute(query)
-    stages: dict[str, str] = {row.run_uuid: row.lifecycle_stage for row in result}
+    found = {row.run_uuid: row for row in result}
     for entry in group:
         run_id = entry.write.run_id
-        if run_id not in stages:
+        if run_id not in found:
             entry.error = missing_run(run_id)
-        elif stages[run_id] != "active":
-            entry.error = inactive_run(run_id, stages[run_id])
+        elif (stage := found[run_id].lifecycle_stage) != "active":
+            entry.error = inactive_run(run_id, stage)
+    return {run_id: row.experiment_id for run_id, row in found.items()}
+
+
+async def _check_models(
+    connection: AsyncConnection, tables: Tables, group: Sequence[Entry[LogBatch]]
+) -> None:
+    """Entries that log to a model that does not exist get an error."""
+    models = tables.logged_models.c
+    wanted = {
+        metric.model_id for entry in group for metric in entry.write.metrics if metric.model_id
+    }
+    query = select(models.model_id).where(
+        among(connection.dialect.name, models.model_id, sorted(wanted))
+    )
+    missing = wanted - set((await connection.execute(query)).scalars())
+    for entry in group:
+        asked = {metric.model_id for metric in entry.write.metrics} & missing
+        if asked and entry.error is None:
+            entry.error = NotFoundError(f"logged model {asked.pop()} does not exist")
 
 
 async def _check_params(
@@ -247,7 +295,7 @@ class _Statements:
 @cache
 def _statements(dialect: str, tables: Tables) -> _Statements:
     runs = tables.runs
-    stages = select(runs.c.run_uuid, runs.c.lifecycle_stage)
+    stages = select(runs.c.run_uuid, runs.c.lifecycle_stage, runs.c.experiment_id)
     return _Statements(
         stages=stages,
         one_run=stages.where(runs.c.run_uuid == bindparam("wanted")),

@@ -16,7 +16,7 @@ from asyncstore.metadata.sql.base import SqlStore
 from asyncstore.metadata.sql.database import Database
 from asyncstore.metadata.sql.group_commit import Entry, GroupCommit
 from asyncstore.metadata.sql.log_batch import LogBatch, write_group
-from asyncstore.metadata.sql.runs import ROWS_AT_ONCE, metric_from_row
+from asyncstore.metadata.sql.run_details import ROWS_AT_ONCE, metric_from_row
 from asyncstore.metadata.sql.schema.tables import Tables
 from asyncstore.metadata.sql.statements import greater
 

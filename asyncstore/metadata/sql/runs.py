@@ -6,17 +6,26 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import anyio.lowlevel
-from sqlalchemy import Row, Select, Table, delete, insert, select, update
+from sqlalchemy import Row, Select, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import override
 
-from asyncstore.entities import LifecycleStage, Metric, Run, RunData, RunInfo, RunStatus
+from asyncstore.entities import (
+    DatasetInput,
+    LifecycleStage,
+    Run,
+    RunData,
+    RunInfo,
+    RunInputs,
+    RunOutputs,
+    RunStatus,
+)
 from asyncstore.errors import InvalidParameterError, NotFoundError
 from asyncstore.metadata import validation
 from asyncstore.metadata.names import random_run_name
 from asyncstore.metadata.sql import locations
 from asyncstore.metadata.sql.base import SqlStore, now_ms
+from asyncstore.metadata.sql.dataset_inputs import read_dataset_inputs
 from asyncstore.metadata.sql.deletion import delete_assessments_of_runs
 from asyncstore.metadata.sql.experiments import DEFAULT_EXPERIMENT_ID, inactive_experiment
 from asyncstore.metadata.sql.log_batch import (
@@ -25,14 +34,14 @@ from asyncstore.metadata.sql.log_batch import (
     missing_run,
     upsert_tags,
 )
+from asyncstore.metadata.sql.run_details import RunDetails, read_details
 from asyncstore.metadata.sql.schema.tables import Tables
-from asyncstore.metadata.sql.statements import among, chunks
+from asyncstore.metadata.sql.statements import chunks
 
-__all__ = ["SqlRuns", "metric_from_row", "read_runs"]
+__all__ = ["SqlRuns", "read_runs"]
 
-# Rows turned into objects before others may run, and runs whose rows are fetched at once: what
-# the driver and SQLAlchemy do with a result, they do without a pause.
-ROWS_AT_ONCE = 500
+# Whose rows are fetched at once: what the driver and SQLAlchemy do with a result, they do without a
+# pause.
 RUNS_AT_ONCE = 100
 
 
@@ -189,7 +198,7 @@ async def check_active(connection: AsyncConnection, tables: Tables, run_id: str)
 
 
 async def read_runs(connection: AsyncConnection, tables: Tables, query: Select[Any]) -> list[Run]:
-    """The runs of a query with what they logged: a statement for each table, not for each run.
+    """The runs of a query with all that belongs to them, in a few statements for 100 of them.
 
     Args:
         connection: A transaction.
@@ -202,62 +211,25 @@ async def read_runs(connection: AsyncConnection, tables: Tables, query: Select[A
     rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
     found: list[Run] = []
     for some in chunks(rows, RUNS_AT_ONCE):
-        run_ids = [row.run_uuid for row in some]
-        tags_of = await _texts_of(connection, tables.tags, run_ids)
-        params_of = await _texts_of(connection, tables.params, run_ids)
-        metrics_of = await _metrics_of(connection, tables, run_ids)
-        for row in some:
-            run_id = row.run_uuid
-            latest = metrics_of.get(run_id, ())
-            data = RunData(
-                metrics={metric.key: metric.value for metric in latest},
-                params=params_of.get(run_id, {}),
-                tags=tags_of.get(run_id, {}),
-                latest_metrics=tuple(latest),
-            )
-            found.append(Run(_info(row, data.tags), data))
+        details = await read_details(connection, tables, [row.run_uuid for row in some])
+        readers = [run_id for run_id, of_run in details.items() if of_run.reads_datasets]
+        datasets = await read_dataset_inputs(connection, tables, readers) if readers else {}
+        found += [_run(row, details[row.run_uuid], datasets) for row in some]
     return found
 
 
-async def _texts_of(
-    connection: AsyncConnection, table: Table, run_ids: Sequence[str]
-) -> dict[str, dict[str, str]]:
-    """Params or tags, by run and key."""
-    query = (
-        select(table.c.run_uuid, table.c.key, table.c.value)
-        .where(among(connection.dialect.name, table.c.run_uuid, run_ids))
-        .order_by(table.c.key)
+def _run(row: Row[Any], details: RunDetails, datasets: Mapping[str, Sequence[DatasetInput]]) -> Run:
+    return Run(
+        _info(row, details.tags),
+        RunData(
+            metrics={metric.key: metric.value for metric in details.metrics},
+            params=details.params,
+            tags=details.tags,
+            latest_metrics=tuple(details.metrics),
+        ),
+        RunInputs(tuple(datasets.get(row.run_uuid, ())), tuple(details.model_inputs)),
+        RunOutputs(tuple(details.model_outputs)),
     )
-    found: dict[str, dict[str, str]] = {}
-    for rows in (await connection.execute(query)).partitions(ROWS_AT_ONCE):
-        for run_id, key, value in rows:
-            found.setdefault(run_id, {})[key] = value
-        await anyio.lowlevel.checkpoint()
-    return found
-
-
-async def _metrics_of(
-    connection: AsyncConnection, tables: Tables, run_ids: Sequence[str]
-) -> dict[str, list[Metric]]:
-    column = tables.latest_metrics.c
-    query = (
-        select(
-            column.run_uuid, column.key, column.value, column.timestamp, column.step, column.is_nan
-        )
-        .where(among(connection.dialect.name, column.run_uuid, run_ids))
-        .order_by(column.key)
-    )
-    found: dict[str, list[Metric]] = {}
-    for rows in (await connection.execute(query)).partitions(ROWS_AT_ONCE):
-        for run_id, *metric in rows:
-            found.setdefault(run_id, []).append(metric_from_row(*metric))
-        await anyio.lowlevel.checkpoint()
-    return found
-
-
-def metric_from_row(key: str, value: float, timestamp: int, step: int, is_nan: bool) -> Metric:
-    """A metric from the columns of its row."""
-    return Metric(key, float("nan") if is_nan else value, timestamp, step)
 
 
 def _info(row: Row[Any], tags: Mapping[str, str]) -> RunInfo:

@@ -26,7 +26,16 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from asyncstore.metadata.sql.merge import Merge
 
-__all__ = ["among", "chunks", "compare_exactly", "greater", "insert_missing", "upsert"]
+__all__ = [
+    "among",
+    "among_parameter",
+    "chunks",
+    "compare_exactly",
+    "greater",
+    "insert_missing",
+    "parameter",
+    "upsert",
+]
 
 T = TypeVar("T")
 
@@ -95,16 +104,31 @@ def _mysql_upsert(table: Table, update: Sequence[str], newer: Sequence[str]) -> 
 
 def among(dialect: str, column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
     """`column IN values`, as one variable: any number of values, and one prepared statement."""
-    if dialect == "postgresql":
-        listed = literal(list(values), postgresql.ARRAY(column.type))
-        return column == any_(listed)
-    if dialect == "mysql":
-        # aiomysql writes values into the statement.
-        return column.in_(list(values))
-    listed_json = bindparam(None, json.dumps(list(values)), String())
-    if dialect == "mssql":
-        return column.in_(select(func.openjson(listed_json).table_valued("value").c.value))
-    return column.in_(select(func.json_each(listed_json).table_valued("value").c.value))
+    return _among(dialect, column, key=None, value=parameter(dialect, values))
+
+
+def among_parameter(dialect: str, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+    """`column IN values` in a statement that is kept; executed with `parameter` as its `name`."""
+    return _among(dialect, column, key=name)
+
+
+def _among(dialect: str, column: ColumnElement[Any], **bound: Any) -> ColumnElement[bool]:
+    match dialect:
+        case "postgresql":
+            return column == any_(bindparam(**bound, type_=postgresql.ARRAY(column.type)))
+        case "mysql":
+            # aiomysql writes values into the statement.
+            return column.in_(bindparam(**bound, expanding=True))
+        case "mssql":
+            listed = func.openjson(bindparam(**bound, type_=String()))
+        case _:
+            listed = func.json_each(bindparam(**bound, type_=String()))
+    return column.in_(select(listed.table_valued("value").c.value))
+
+
+def parameter(dialect: str, values: Sequence[Any]) -> Any:
+    """Values as `among_parameter` takes them."""
+    return list(values) if dialect in ("postgresql", "mysql") else json.dumps(list(values))
 
 
 def compare_exactly(
