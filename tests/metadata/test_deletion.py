@@ -11,12 +11,14 @@ from sqlalchemy import Integer, String, func, insert, or_, select, update
 
 from asyncstore.entities import Metric
 from asyncstore.errors import InvalidStateError, NotFoundError
+from asyncstore.metadata import MetadataStore
 from asyncstore.metadata.sql import deletion
 from asyncstore.metadata.sql.base import now_ms
+from asyncstore.metadata.sql.schema.management import create_database
 from asyncstore.metadata.sql.store import SqlMetadataStore
 
 if TYPE_CHECKING:
-    from asyncstore.metadata import MetadataStore
+    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
@@ -329,3 +331,19 @@ async def test_assessments_go_with_the_run_that_made_them(
 
     found = await sql(store)._database.read("names", names)
     assert found == {"kept-by-runs", "of-other"}
+
+
+@pytest.mark.parametrize("version", ["2.22.5", "3.6.0", "3.17.2"])
+async def test_older_schemas(metadata_uri: str, tmp_path: Path, version: str) -> None:
+    await create_database(metadata_uri, version)
+    async with await MetadataStore.open(metadata_uri, str(tmp_path)) as store:
+        gone, run_id, model_id, trace_id = await make(store, "first")
+        _, other, *_ = await make(store, "second")
+        before = await mentions(store, other)
+        await store.delete_run(run_id)
+        await store.hard_delete_run(run_id)
+        await store.delete_experiment(gone)
+        await store.hard_delete_experiment(gone)
+        for value in (int(gone), run_id, model_id, trace_id):
+            assert await mentions(store, value) == {}
+        assert await mentions(store, other) == before

@@ -17,6 +17,7 @@ from asyncstore.errors import NotFoundError, UnsupportedError
 from asyncstore.metadata import MetadataStore
 from asyncstore.metadata.sql import migrate as migration
 from asyncstore.metadata.sql.migrate import Migration, migrate
+from asyncstore.metadata.sql.schema.management import create_database
 from asyncstore.metadata.sql.store import SqlMetadataStore
 from tests.metadata import mlruns
 
@@ -328,3 +329,17 @@ async def test_memory_is_bounded(tmp_path: Path) -> None:
 async def test_only_into_a_database(root: Path) -> None:
     with pytest.raises(UnsupportedError):
         await migrate(root, object())  # type: ignore[arg-type]  # on purpose
+
+
+@pytest.mark.parametrize("version", ["2.22.5", "3.6.0", "3.17.2"])
+async def test_into_older_schemas(metadata_uri: str, root: Path, version: str) -> None:
+    """What an older MLflow has no tables for is left out, with a warning; the rest comes."""
+    await create_database(metadata_uri, version)
+    async with await MetadataStore.open(metadata_uri, str(root.parent)) as store:
+        done, warnings = await move(root, store)
+        again, _ = await move(root, store)
+        assert (await store.get_run(RUN)).data.metrics["loss"] == 0.125
+        assert await count(store, "trace_info") == 1
+    assert done.new["runs"] == 3
+    assert not any(again.new.values())
+    assert any("logged_models" in warning for warning in warnings) == (version == "2.22.5")
