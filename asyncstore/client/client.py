@@ -442,6 +442,10 @@ class Client(RegistryMethods, TraceMethods, LoggedModelMethods, DatasetMethods):
         value: float,
         timestamp: int | None = None,
         step: int | None = None,
+        *,
+        dataset_name: str | None = None,
+        dataset_digest: str | None = None,
+        model_id: str | None = None,
     ) -> None:
         """Log one value of a metric.
 
@@ -451,10 +455,14 @@ class Client(RegistryMethods, TraceMethods, LoggedModelMethods, DatasetMethods):
             value: Anything that `float` takes; NaN and the infinities are allowed.
             timestamp: Milliseconds since the epoch; None for now.
             step: The training step; None for 0.
+            dataset_name: The dataset that it was measured on; None for none.
+            dataset_digest: The dataset's digest.
+            model_id: The logged model that it is about, besides the run; None for none.
         """
         at = now_ms() if timestamp is None else timestamp
         store = await self.get_metadata_store()
-        await store.log_metric(run_id, Metric(key, float(value), at, step or 0))
+        metric = Metric(key, float(value), at, step or 0, model_id, dataset_name, dataset_digest)
+        await store.log_metric(run_id, metric)
 
     async def log_param(self, run_id: str, key: str, value: Any) -> None:
         """Log a parameter, as text. A parameter is immutable.

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from asyncstore import settings
-from asyncstore.entities import Metric, Param, RunStatus, ViewType
+from asyncstore.entities import DatasetInput, Metric, Param, RunStatus, ViewType
 from asyncstore.errors import InvalidParameterError
 
 __all__ = [
@@ -23,10 +23,12 @@ __all__ = [
     "clean_metric",
     "clean_param",
     "clean_tags",
+    "dataset_input",
     "experiment_id_number",
     "experiment_name",
     "experiment_tag",
     "lifecycle_stages",
+    "logged_model_name",
     "max_results",
     "run_id",
     "run_status",
@@ -42,6 +44,17 @@ MAX_METRICS_PER_BATCH = 1000
 MAX_PARAMS_TAGS_PER_BATCH = 100
 MAX_ENTITIES_PER_BATCH = 1000
 SEARCH_MAX_RESULTS_THRESHOLD = 50000
+MAX_INPUT_TAG_KEY_LENGTH = 255
+MAX_INPUT_TAG_VALUE_LENGTH = 500
+_DATASET_LIMITS = {
+    "name": 500,
+    "digest": 36,
+    "source_type": 36,
+    "source": 65_535,
+    "schema": 1_048_575,
+    "profile": 16_777_215,
+}
+_NOT_IN_MODELS = frozenset("/:.%\"'")
 
 _MIN_LONG, _MAX_LONG = -(2**63), 2**63 - 1
 _NAME = re.compile(r"[/\w.\- ]*" if sys.platform == "win32" else r"[/\w.\- :]*")
@@ -169,6 +182,39 @@ def batch_limits(metrics: Sequence[Metric], params: Sequence[Param], tags: Seque
     if len(set(keys)) < len(keys):
         twice = sorted({key for key in keys if keys.count(key) > 1})
         raise InvalidParameterError(f"a batch may name a param once; twice: {', '.join(twice)}")
+
+
+def logged_model_name(name: object) -> None:
+    """Refuse a name that a logged model must not have; None is for a random one."""
+    if name is not None and (not name or not isinstance(name, str) or _NOT_IN_MODELS & set(name)):
+        raise InvalidParameterError(
+            f"{name!r}: a logged model needs a name without any of "
+            f"{' '.join(sorted(_NOT_IN_MODELS))}"
+        )
+
+
+def dataset_input(value: DatasetInput) -> None:
+    """Refuse a dataset with something missing or too long."""
+    for what, limit in _DATASET_LIMITS.items():
+        text = getattr(value.dataset, what)
+        if text is None and what in ("schema", "profile"):
+            continue
+        if not isinstance(text, str):
+            raise InvalidParameterError(f"the {what} of a dataset must be text, not {text!r}")
+        if len(text) > limit:
+            raise InvalidParameterError(
+                f"the {what} of a dataset may have {limit} characters, this one has {len(text)}"
+            )
+    for key, text in value.tags.items():
+        for what, part, limit in (
+            ("key", key, MAX_INPUT_TAG_KEY_LENGTH),
+            ("value", text, MAX_INPUT_TAG_VALUE_LENGTH),
+        ):
+            if not isinstance(part, str) or len(part) > limit:
+                raise InvalidParameterError(
+                    f"the {what} of an input tag must be text of at most {limit} characters, "
+                    f"not {part!r:.80}"
+                )
 
 
 def run_id(value: object) -> str:

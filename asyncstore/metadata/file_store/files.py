@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import yaml
 
-from asyncstore.errors import InvalidParameterError
-from asyncstore.uris import local_path, scheme_of
+from asyncstore.uris import scheme_of
 
 __all__ = [
     "MalformedError",
@@ -207,11 +207,7 @@ def absolute_uri(uri: str, base: Path) -> str:
     """
     scheme = scheme_of(uri)
     if scheme == "" and not uri.startswith("/"):
-        return str(local_path(str(base / uri)))
+        return str(base / uri)
     if scheme == "file" and not uri[len("file:") :].startswith("/"):
-        try:
-            relative = local_path(uri).relative_to(Path.cwd())
-        except (InvalidParameterError, ValueError):
-            return uri
-        return (base / relative).as_uri()
+        return (base / unquote(uri[len("file:") :])).as_uri()
     return uri

@@ -29,7 +29,6 @@ TRASH = ".trash"
 MODELS = "models"
 # Directories of an experiment that are no runs.
 RESERVED = frozenset({"tags", "datasets", "traces", MODELS})
-STAGES = {1: "active", 2: "deleted"}
 
 
 class FileStore:
@@ -102,7 +101,7 @@ class FileStore:
             "experiment_id": number,
             "name": name,
             "artifact_location": absolute_uri(location, self._base),
-            "lifecycle_stage": one_of(values, "lifecycle_stage", STAGES, stage),
+            "lifecycle_stage": one_of(values, "lifecycle_stage", runs.STAGES, stage),
             "creation_time": integer(values, "creation_time"),
             "last_update_time": integer(values, "last_update_time"),
         }

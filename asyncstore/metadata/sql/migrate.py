@@ -15,6 +15,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from asyncstore.concurrency import in_own_task
 from asyncstore.databases.errors import RetrySafely
 from asyncstore.errors import UnsupportedError
 from asyncstore.files.threads import run_in_thread
@@ -116,7 +117,8 @@ async def migrate(
         (warn or _logger.warning)(message)
 
     files = await run_in_thread(lambda: FileStore(source, left_out))
-    await _Mover(files, store, done, left_out, progress, dry_run=dry_run).move()
+    mover = _Mover(files, store, done, left_out, progress, dry_run=dry_run)
+    await in_own_task(mover.move)
     return done
 
 

@@ -187,14 +187,16 @@ class SqlRuns(SqlStore):
         await self._database.write(f"deleting tag {key!r} of run {run_id}", delete_tag)
 
 
-async def check_active(connection: AsyncConnection, tables: Tables, run_id: str) -> None:
-    """Refuse a run that does not exist or is deleted."""
-    query = select(tables.runs.c.lifecycle_stage).where(tables.runs.c.run_uuid == run_id)
+async def check_active(connection: AsyncConnection, tables: Tables, run_id: str) -> int:
+    """Refuse a run that does not exist or is deleted; the experiment of one that is active."""
+    runs = tables.runs.c
+    query = select(runs.lifecycle_stage, runs.experiment_id).where(runs.run_uuid == run_id)
     row = (await connection.execute(query)).one_or_none()
     if row is None:
         raise missing_run(run_id)
     if row.lifecycle_stage != "active":
         raise inactive_run(run_id, row.lifecycle_stage)
+    return int(row.experiment_id)
 
 
 async def read_runs(connection: AsyncConnection, tables: Tables, query: Select[Any]) -> list[Run]:

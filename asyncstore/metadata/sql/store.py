@@ -26,6 +26,7 @@ from asyncstore.metadata.sql.schema.create import create_schema, find_schema
 from asyncstore.metadata.sql.schema.installed import newest_for_installed
 from asyncstore.metadata.sql.schema.tables import Tables
 from asyncstore.metadata.sql.search import SqlSearch
+from asyncstore.metadata.sql.search_logged_models import SqlSearchLoggedModels
 from asyncstore.metadata.sql.statements import insert_missing
 from asyncstore.metadata.sql.traces import SqlTraces
 
@@ -40,6 +41,7 @@ class SqlMetadataStore(
     SqlInputs,
     SqlMetricHistory,
     SqlLoggedModels,
+    SqlSearchLoggedModels,
     SqlTraces,
     SqlAssessments,
     SqlRegisteredModels,
