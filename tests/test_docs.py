@@ -58,8 +58,8 @@ def test_the_errors_page_has_every_error_with_its_code() -> None:
 def test_the_command_line_page_has_every_command(group: str) -> None:
     page = (DOCS / "cli.md").read_text(encoding="utf-8")
     commands = cli.commands[group]
-    assert isinstance(commands, click.Group)
-    for name in commands.commands:
+    names = commands.commands if isinstance(commands, click.Group) else ("",)
+    for name in names:
         assert f"asyncstore {group} {name}" in page
 
 

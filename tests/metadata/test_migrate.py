@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 import yaml
 from sqlalchemy import func, select
@@ -255,6 +256,23 @@ async def test_ids_of_experiments_that_come_later(store: MetadataStore, root: Pa
     ids = [int(await store.create_experiment(f"later {number}")) for number in range(8)]
     assert 7 not in ids
     assert len(set(ids)) == 8
+
+
+async def test_two_at_once(store: MetadataStore, metadata_uri: str, root: Path) -> None:
+    for number in range(20):
+        mlruns.run(mlruns.experiment(root, 20 + number, f"more {number}"), f"{number:032}")
+    async with (
+        await MetadataStore.open(metadata_uri, str(root.parent)) as other,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(move, root, store)
+        tasks.start_soon(move, root, other)
+    before = await rows(store)
+    assert len(before["experiments"]) == 23
+    assert len(before["runs"]) == 23
+    done, _ = await move(root, store)
+    assert not any(done.new.values())
+    assert await rows(store) == before
 
 
 async def test_another_version_of_the_same_number(store: MetadataStore, root: Path) -> None:
