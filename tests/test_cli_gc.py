@@ -176,7 +176,7 @@ def set_artifact_uri(run_id: str, uri: str | None) -> None:
     anyio.run(change)
 
 
-@pytest.mark.parametrize("uri", ["nosuch://bucket/a", "s3://bucket", "/", "file:///"])
+@pytest.mark.parametrize("uri", ["nosuch://bucket/a", "memory://", "memory:///"])
 def test_artifacts_that_cannot_be_removed(
     cli: Cli, runs: dict[str, Any], tmp_path: Path, uri: str
 ) -> None:
@@ -190,6 +190,27 @@ def test_artifacts_that_cannot_be_removed(
     set_artifact_uri(runs["inside"], str(tmp_path / "nothing" / "there"))
     assert cli("gc")[0] == 0
     assert metadata() == {runs["kept"]}
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("/", True),
+        ("//", True),
+        ("/./..", True),
+        (".", True),
+        ("file:///", True),
+        ("s3://bucket", True),
+        ("s3://bucket/?versionId=1", True),
+        ("/a", False),
+        ("a", False),
+        ("file:///a", False),
+        ("s3://bucket/a", False),
+        ("mlflow-artifacts:/1/2/artifacts", False),
+    ],
+)
+def test_a_whole_storage_is_no_runs_own(uri: str, expected: bool) -> None:
+    assert collector.is_whole_storage(uri) is expected
 
 
 def test_a_run_without_artifacts(cli: Cli, runs: dict[str, Any]) -> None:

@@ -270,7 +270,7 @@ class _Collection:
     async def _remove_artifacts(self, uri: str | None) -> None:
         if uri is None:
             return
-        if not urlsplit(uri).path.strip("/"):
+        if is_whole_storage(uri):
             raise _refused(f"its artifacts are at {redact(uri)}, which is a whole storage")
         repository = await self._client.get_artifact_repository(uri)
         await repository.delete_artifacts()
@@ -279,6 +279,11 @@ class _Collection:
         found.append(id_)
         if self._on_removed is not None:
             self._on_removed(_words(kind), id_)
+
+
+def is_whole_storage(uri: str) -> bool:
+    """Whether a URI names a bucket or the root of a file system, which no run has for itself."""
+    return all(part in ("", ".", "..") for part in urlsplit(uri).path.split("/"))
 
 
 def _words(kind: str) -> str:
