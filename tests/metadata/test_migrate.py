@@ -14,7 +14,7 @@ import yaml
 from sqlalchemy import func, select
 
 from asyncstore.entities import Metric
-from asyncstore.errors import NotFoundError, UnsupportedError
+from asyncstore.errors import InvalidParameterError, NotFoundError, UnsupportedError
 from asyncstore.metadata import MetadataStore
 from asyncstore.metadata.sql import migrate as migration
 from asyncstore.metadata.sql.migrate import Migration, migrate
@@ -361,3 +361,16 @@ async def test_into_older_schemas(metadata_uri: str, root: Path, version: str) -
     assert done.new["runs"] == 3
     assert not any(again.new.values())
     assert any("logged_models" in warning for warning in warnings) == (version == "2.22.5")
+
+
+async def test_the_id_that_an_experiment_had(store: MetadataStore, root: Path) -> None:
+    """Asked for by an id of 18 digits, a database says that there is none, or none that long."""
+    await move(root, store)
+    assert isinstance(store, SqlMetadataStore)
+    if store._dialect == "sqlite":
+        assert (await store.get_experiment(str(LONG_ID))).name == "gone"
+        return
+    with pytest.raises((NotFoundError, InvalidParameterError)):
+        await store.get_experiment(str(LONG_ID))
+    with pytest.raises((NotFoundError, InvalidParameterError)):
+        await store.create_run(str(LONG_ID))
