@@ -13,6 +13,13 @@ from asyncstore.entities.datasets import (
 )
 from asyncstore.entities.deletion import ArtifactOwner, ArtifactOwnerKind
 from asyncstore.entities.logged_models import LoggedModel, LoggedModelStatus
+from asyncstore.entities.registry import (
+    ModelVersion,
+    ModelVersionStage,
+    Prompt,
+    PromptVersion,
+    RegisteredModel,
+)
 from asyncstore.entities.tracking import (
     Experiment,
     FileInfo,
@@ -43,8 +50,13 @@ __all__ = [
     "LoggedModelStatus",
     "Metric",
     "MetricWithRunId",
+    "ModelVersion",
+    "ModelVersionStage",
     "PagedList",
     "Param",
+    "Prompt",
+    "PromptVersion",
+    "RegisteredModel",
     "Run",
     "RunData",
     "RunInfo",

@@ -32,6 +32,7 @@ __all__ = [
     "max_results",
     "run_id",
     "run_status",
+    "tag_name",
     "texts",
 ]
 
@@ -163,6 +164,11 @@ def texts(tags: Mapping[str, str]) -> dict[str, str]:
         if not isinstance(key, str) or not isinstance(value, str):
             raise InvalidParameterError(f"tag {key!r}: key and value must be text, not {value!r}")
     return dict(tags)
+
+
+def tag_name(key: object) -> str:
+    """A key that a tag may have; raises otherwise."""
+    return _name("tag", key)
 
 
 def batch_limits(metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[str]) -> None:

@@ -118,6 +118,12 @@ class Tables:
         """A row without the columns that this revision does not have yet."""
         return {name: value for name, value in row.items() if name in table.c}
 
+    def keyed(self, table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row with its workspace, where that is part of a key, which an upsert must name."""
+        if "workspace" in table.c:
+            return {"workspace": DEFAULT_WORKSPACE, **row}
+        return dict(row)
+
     def in_workspace(self, table: Table) -> ColumnElement[bool]:
         """Whether a row is in MLflow's default workspace, the only one that asyncstore knows.
 

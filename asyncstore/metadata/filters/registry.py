@@ -1,0 +1,39 @@
+"""The words of searches of the model registry: `mlflow.utils.search_utils` of MLflow 3.17."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from asyncstore.metadata.filters.vocabulary import LISTED, NUMERIC, TEXT, Field, Vocabulary
+
+__all__ = ["MODEL_VERSIONS", "REGISTERED_MODELS"]
+
+# What can be ordered by and not filtered by.
+_NONE: frozenset[str] = frozenset()
+_PREFIXES = {"attribute": "attribute", "tag": "tag", "tags": "tag"}
+_UPDATED = Field("last_updated_time", _NONE)
+REGISTERED_MODELS: Final = Vocabulary(
+    prefixes=_PREFIXES,
+    attributes={
+        "name": Field("name", LISTED),
+        **dict.fromkeys(("timestamp", "last_updated_timestamp"), _UPDATED),
+    },
+    keyed={"tag": TEXT},
+    dataset={},
+    sortable=frozenset({"attribute"}),
+)
+MODEL_VERSIONS: Final = Vocabulary(
+    prefixes=_PREFIXES,
+    attributes={
+        "name": Field("name", LISTED),
+        "run_id": Field("run_id", LISTED),
+        "source_path": Field("source", TEXT),
+        "version_number": Field("version", NUMERIC, int),
+        "creation_timestamp": Field("creation_time", _NONE),
+        "last_updated_timestamp": _UPDATED,
+    },
+    keyed={"tag": TEXT},
+    dataset={},
+    sortable=frozenset({"attribute"}),
+    not_sortable=frozenset({"run_id", "source_path"}),
+)
