@@ -34,6 +34,8 @@ __all__ = [
     "run_status",
     "tag_name",
     "texts",
+    "trace_key",
+    "trace_tag",
 ]
 
 MAX_KEY_LENGTH = 250
@@ -45,6 +47,7 @@ MAX_METRICS_PER_BATCH = 1000
 MAX_PARAMS_TAGS_PER_BATCH = 100
 MAX_ENTITIES_PER_BATCH = 1000
 SEARCH_MAX_RESULTS_THRESHOLD = 50000
+MAX_TRACE_TAG_VALUE_LENGTH = 8000
 MAX_INPUT_TAG_KEY_LENGTH = 255
 MAX_INPUT_TAG_VALUE_LENGTH = 500
 _DATASET_LIMITS = {
@@ -169,6 +172,17 @@ def texts(tags: Mapping[str, str]) -> dict[str, str]:
 def tag_name(key: object) -> str:
     """A key that a tag may have; raises otherwise."""
     return _name("tag", key)
+
+
+def trace_key(key: object) -> str:
+    """A key that a tag or metadata of a trace may have; raises otherwise."""
+    return _name("trace tag", key)
+
+
+def trace_tag(key: str, value: str) -> tuple[str, str]:
+    """A tag of a trace that fits its limits, cut if that is allowed; raises otherwise."""
+    trace_key(key)
+    return key, _value("trace tag", key, value, MAX_TRACE_TAG_VALUE_LENGTH)
 
 
 def batch_limits(metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ __all__ = ["parse_filter", "parse_order_by"]
 _GRAMMAR = r"""
 filter: comparison (_AND comparison)*
 comparison: KEY OPERATOR (STRING | NUMBER)     -> compare
-          | KEY (LIKE | ILIKE) STRING          -> compare
+          | KEY (LIKE | ILIKE | RLIKE) STRING  -> compare
           | KEY IN list                        -> among
           | KEY NOT IN list                    -> not_among
           | KEY IS NULL                        -> is_null
@@ -34,6 +34,7 @@ OPERATOR: /<=|>=|!=|=|<|>/
 _AND: /AND\b/i
 LIKE: /LIKE\b/i
 ILIKE: /ILIKE\b/i
+RLIKE: /RLIKE\b/i
 IN: /IN\b/i
 NOT: /NOT\b/i
 IS: /IS\b/i
@@ -173,7 +174,7 @@ def _right_side(tree: Tree[Token], field: Field, source: _Source) -> tuple[str, 
 
 
 def _value(token: Token, field: Field, source: _Source) -> str | int | float:
-    if field.number is None:
+    if field.number is None and not (field.or_number and token.type == "NUMBER"):
         if token.type != "STRING":
             raise source.error(token, f"{field.key} takes a quoted text, such as '{token}'")
         return _unquoted(str(token))

@@ -23,11 +23,13 @@ class Field:
         key: The key, without aliases.
         operators: The operators it allows.
         number: `int` for whole numbers only, `float` for any, None for text.
+        or_number: Whether a number is as good as text.
     """
 
     key: str
     operators: frozenset[str]
     number: type[int] | type[float] | None = None
+    or_number: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Vocabulary:
         dataset: Attributes of datasets.
         sortable: Entities that order_by takes.
         not_sortable: Attributes that order_by does not take.
+        text_or_number: Entities whose values may be numbers or texts.
     """
 
     prefixes: Mapping[str, str]
@@ -49,6 +52,7 @@ class Vocabulary:
     dataset: Mapping[str, Field]
     sortable: frozenset[str]
     not_sortable: frozenset[str] = frozenset()
+    text_or_number: frozenset[str] = frozenset()
 
     def field(self, entity: str, key: str) -> Field | None:
         """The field of a key; None when there is no such key."""
@@ -56,7 +60,8 @@ class Vocabulary:
             return self.attributes.get(key)
         if entity == "dataset":
             return self.dataset.get(key)
-        return Field(key, self.keyed[entity], float if entity == "metric" else None)
+        number = float if entity == "metric" else None
+        return Field(key, self.keyed[entity], number, entity in self.text_or_number)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from asyncstore.metadata.file_store import FileStore
 from asyncstore.metadata.file_store.entries import Entry, Rows
 from asyncstore.metadata.sql.base import SqlStore
 from asyncstore.metadata.sql.migrate_rows import ROWS_AT_ONCE, RowWriter
-from asyncstore.metadata.sql.migrate_traces import promote
 from asyncstore.metadata.sql.statements import among, chunks, upsert
+from asyncstore.metadata.sql.trace_columns import promote
 from asyncstore.metadata.store import MetadataStore
 
 __all__ = ["Migration", "check_source", "migrate"]

@@ -27,6 +27,8 @@ from asyncstore.metadata.sql.schema.installed import newest_for_installed
 from asyncstore.metadata.sql.schema.tables import Tables
 from asyncstore.metadata.sql.search import SqlSearch
 from asyncstore.metadata.sql.search_logged_models import SqlSearchLoggedModels
+from asyncstore.metadata.sql.search_traces import SqlSearchTraces
+from asyncstore.metadata.sql.spans import SqlSpans
 from asyncstore.metadata.sql.statements import insert_missing
 from asyncstore.metadata.sql.traces import SqlTraces
 
@@ -43,6 +45,8 @@ class SqlMetadataStore(
     SqlLoggedModels,
     SqlSearchLoggedModels,
     SqlTraces,
+    SqlSpans,
+    SqlSearchTraces,
     SqlAssessments,
     SqlRegisteredModels,
     SqlModelVersions,
