@@ -7,6 +7,7 @@ inside a quoted string is written twice.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from lark import Lark, Token, Tree, UnexpectedInput
@@ -58,6 +59,7 @@ _EXPECTED: Final = {
     "NULL": "NULL",
 }
 _SHOWN = 60
+MAX_CACHED_LENGTH = 500
 
 
 def parse_filter(text: str | None, vocabulary: Vocabulary) -> list[Comparison]:
@@ -75,6 +77,18 @@ def parse_filter(text: str | None, vocabulary: Vocabulary) -> list[Comparison]:
     """
     if not text or not text.strip():
         return []
+    if len(text) > MAX_CACHED_LENGTH:
+        return _comparisons(text, vocabulary)
+    return list(_cached_comparisons(text, vocabulary))
+
+
+# People ask the same again and again, and parsing takes as long as many a search.
+@lru_cache(maxsize=256)
+def _cached_comparisons(text: str, vocabulary: Vocabulary) -> tuple[Comparison, ...]:
+    return tuple(_comparisons(text, vocabulary))
+
+
+def _comparisons(text: str, vocabulary: Vocabulary) -> list[Comparison]:
     source = _Source("filter_string", text)
     trees = source.parse("filter").children
     return [_comparison(tree, vocabulary, source) for tree in trees if isinstance(tree, Tree)]
@@ -93,6 +107,11 @@ def parse_order_by(text: str, vocabulary: Vocabulary) -> Ordering:
     Raises:
         InvalidParameterError: The text is no such clause; the message shows where.
     """
+    return _cached_ordering(text, vocabulary)
+
+
+@lru_cache(maxsize=256)
+def _cached_ordering(text: str, vocabulary: Vocabulary) -> Ordering:
     source = _Source("order_by", text)
     tokens = source.parse("ordering").children
     key, *direction = [token for token in tokens if isinstance(token, Token)]

@@ -32,7 +32,7 @@ class Field:
     or_number: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Vocabulary:
     """The keys of one kind of search.
 

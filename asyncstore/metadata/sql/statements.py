@@ -104,6 +104,9 @@ def _mysql_upsert(table: Table, update: Sequence[str], newer: Sequence[str]) -> 
 
 def among(dialect: str, column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
     """`column IN values`, as one variable: any number of values, and one prepared statement."""
+    if len(values) == 1:
+        # So an index that begins with the column can give the order too.
+        return column == literal(values[0], column.type)
     return _among(dialect, column, key=None, value=parameter(dialect, values))
 
 
