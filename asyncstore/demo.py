@@ -11,9 +11,11 @@ import shutil
 import statistics
 import tempfile
 import time
+import uuid
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,8 +25,13 @@ import anyio.to_thread
 from asyncstore import uris
 from asyncstore.client import ActiveRun, Client
 from asyncstore.concurrency import in_own_task, shielded, task_group
-from asyncstore.entities import Experiment, Run
-from asyncstore.errors import IntegrityError, InvalidParameterError, MissingDependencyError
+from asyncstore.entities import Experiment, Feedback, Run, Span
+from asyncstore.errors import (
+    AlreadyExistsError,
+    IntegrityError,
+    InvalidParameterError,
+    MissingDependencyError,
+)
 
 if TYPE_CHECKING:
     from fsspec.callbacks import Callback
@@ -34,6 +41,11 @@ if TYPE_CHECKING:
 __all__ = ["Report", "run_demo"]
 
 EXPERIMENT = "asyncstore demo"
+REGISTERED_MODEL = "asyncstore-demo-digits"
+ALIAS = "best"
+# Batches of predictions that are traced, and images in each.
+TRACES = 5
+BATCH = 20
 LEARNING_RATES = (0.0003, 0.001, 0.003)
 CLEANUP_WITHIN = 30.0
 
@@ -56,6 +68,8 @@ class Report:
         log_seconds: Time of each awaited log call.
         predictions: Predictions that were the same after the download.
         accuracy: Share of them that is right.
+        model_version: The version of the registered model that the best one became.
+        traces: Batches of predictions that were traced.
     """
 
     experiment: Experiment
@@ -71,6 +85,8 @@ class Report:
     log_seconds: list[float] = field(default_factory=list)
     predictions: int = 0
     accuracy: float = 0.0
+    model_version: int = 0
+    traces: int = 0
 
     @property
     def median_log_seconds(self) -> float:
@@ -254,14 +270,62 @@ class _Demo:
             )
         report.download_seconds = time.perf_counter() - started
         report.downloaded = sum(await _in_thread(lambda: _sizes(Path(directory))))
-        await _in_thread(lambda: self._check(best.info.run_id, Path(directory)))
+        model = await _in_thread(lambda: self._check(best.info.run_id, Path(directory)))
         await report.parent.set_tag("best_run_id", best.info.run_id)
+        await self._register(client, best)
+        await self._trace_predictions(client, best, model)
 
-    def _check(self, run_id: str, downloaded: Path) -> None:
+    async def _register(self, client: Client, best: Run) -> None:
+        """The best model becomes the latest version of a registered one, with an alias."""
+        with suppress(AlreadyExistsError):
+            await client.create_registered_model(
+                REGISTERED_MODEL, description="The best of the networks that the demo trained."
+            )
+        version = await client.create_model_version(
+            REGISTERED_MODEL, f"{best.info.artifact_uri}/model", best.info.run_id
+        )
+        await client.set_registered_model_alias(REGISTERED_MODEL, ALIAS, version.version)
+        self.report.model_version = version.version
+
+    async def _trace_predictions(self, client: Client, best: Run, model: demo_model.Model) -> None:
+        """Each batch of predictions is a trace with a span for what the network did."""
+        images, labels = self._digits.part("test")
+        trace_ids = []
+        for first in range(0, TRACES * BATCH, BATCH):
+            some = images[first : first + BATCH]
+            trace_id, start = f"tr-{uuid.uuid4().hex}", time.time_ns()
+            found = await _in_thread(partial(model.predict_probabilities, some))
+            digits, wanted = found.argmax(axis=1).tolist(), labels[first : first + BATCH].tolist()
+            root = Span(
+                trace_id,
+                uuid.uuid4().hex[:16],
+                "predict",
+                start,
+                time.time_ns(),
+                span_type="CHAIN",
+                inputs={"images": len(digits)},
+                outputs={"digits": digits},
+                status="OK",
+            )
+            network = replace(
+                root,
+                span_id=uuid.uuid4().hex[:16],
+                parent_id=root.span_id,
+                name="network",
+                span_type="UNKNOWN",
+            )
+            await client.log_spans(self.report.experiment.experiment_id, [root, network])
+            right = Feedback(name="all_right", value=digits == wanted)
+            await client.log_assessment(trace_id, right)
+            trace_ids.append(trace_id)
+        await client.link_traces_to_run(trace_ids, best.info.run_id)
+        self.report.traces = len(trace_ids)
+
+    def _check(self, run_id: str, downloaded: Path) -> demo_model.Model:
         """Blocks."""
         trained = self._workspace / run_id / "model"
         try:
-            again = self._model.Model.load(downloaded)
+            again: demo_model.Model = self._model.Model.load(downloaded)
         except ValueError as error:
             raise IntegrityError(f"the downloaded model is damaged: {error}") from error
         images, labels = self._digits.part("test")
@@ -270,6 +334,7 @@ class _Demo:
             raise IntegrityError("the downloaded model predicts something else")
         self.report.predictions = len(labels)
         self.report.accuracy = self._accuracy(again)
+        return again
 
     def _accuracy(self, model: demo_model.Model) -> float:
         images, labels = self._digits.part("test")

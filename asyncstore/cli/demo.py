@@ -10,7 +10,7 @@ from asyncstore import settings, uris
 from asyncstore.cli import common
 from asyncstore.cli.progress import Bars
 from asyncstore.client import Client
-from asyncstore.demo import EXPERIMENT, Report, run_demo
+from asyncstore.demo import ALIAS, EXPERIMENT, REGISTERED_MODEL, Report, run_demo
 
 
 @click.command()
@@ -99,6 +99,9 @@ def _figures(report: Report, database: str, open_with: str) -> dict[str, object]
         "median_log_seconds": report.median_log_seconds,
         "same_predictions": report.predictions,
         "accuracy": report.accuracy,
+        "registered_model": f"models:/{REGISTERED_MODEL}@{ALIAS}",
+        "model_version": report.model_version,
+        "traces": report.traces,
         "open_with": open_with,
     }
 
@@ -119,6 +122,8 @@ def _summary(report: Report, database: str, open_with: str) -> str:
         "Downloaded": f"its model, {_speed(report.downloaded, report.download_seconds)}",
         "Proved": f"{report.predictions} predictions of the downloaded model are the same, "
         f"{report.accuracy:.1%} are right",
+        "Registered": f"models:/{REGISTERED_MODEL}@{ALIAS}, version {report.model_version}",
+        "Traced": f"{report.traces} batches of predictions, linked to the best run",
         "Look at it": open_with,
     }
     width = max(map(len, rows)) + 2
