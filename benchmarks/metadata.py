@@ -25,8 +25,8 @@ METADATA_CASES = {
     ),
     "get-run": (300, "300 get_run"),
     "search-runs": (
-        10,
-        "10 pages of 100 of 100,000 runs, three filters, ordered by a metric",
+        2,
+        "2 pages of 100 of 100,000 runs, three filters, ordered by a metric",
     ),
     "metric-history": (3, "3 times the 100,000 points of a metric"),
     "search-traces": (10, "10 pages of 100 of 20,000 traces, by a tag"),

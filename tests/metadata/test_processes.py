@@ -18,7 +18,6 @@ from asyncstore.errors import (
     UnavailableError,
 )
 from asyncstore.metadata import MetadataStore
-from tests.servers.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.anyio
 
@@ -101,41 +100,6 @@ async def test_what_was_logged_survives_the_process(
     # The one that was being logged may be there or not.
     assert steps[: last + 1] == list(range(last + 1))
     assert len(steps) <= last + 2
-
-
-async def test_what_was_logged_survives_the_server(tmp_path: Path) -> None:
-    if not PostgreSQL.available():
-        pytest.skip(PostgreSQL.install_hint)
-    with PostgreSQL() as server:
-        async with await MetadataStore.open(server.create_database(), str(tmp_path)) as store:
-            run_id = (await store.create_run("0")).info.run_id
-            returned: list[int] = []
-            failed: list[BaseException] = []
-
-            async def log() -> None:
-                for step in range(100_000):
-                    try:
-                        await store.log_metric(run_id, Metric("m", 1.0, step, step))
-                    except UnavailableError as error:
-                        failed.append(error)
-                        return
-                    returned.append(step)
-
-            task = asyncio.ensure_future(log())
-            while len(returned) < 50:
-                await asyncio.sleep(0.001)
-            await asyncio.to_thread(server.kill)
-            await task
-            assert failed
-            await asyncio.to_thread(server.restart)
-            # The pool's old connections are all broken; nobody notices.
-            history = await store.get_metric_history(run_id, "m")
-            assert {metric.step for metric in history} >= set(returned)
-            await asyncio.gather(
-                *(store.log_metric(run_id, Metric("after", 1.0, step)) for step in range(50))
-            )
-            assert (await store.get_run(run_id)).data.metrics["after"] == 1.0
-            assert len(await store.get_metric_history(run_id, "after")) == 50
 
 
 async def test_connections_end_with_the_store(postgresql_uri: str, tmp_path: Path) -> None:
