@@ -63,7 +63,7 @@ def test_the_command_line_page_has_every_command(group: str) -> None:
         assert f"asyncstore {group} {name}" in page
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/metadata.md"])
 def test_the_first_sample_of_a_page_runs(page: str, tmp_path: Path) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     samples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
