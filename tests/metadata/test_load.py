@@ -140,7 +140,7 @@ async def test_what_was_logged_survives_the_server(
 
 
 RUNS = 3000
-# A walk through a whole table, which is ALL in MariaDB's plan. Runs may be walked through: all of an
+# A walk through a whole table, ALL in MariaDB's plan. Runs may be walked through: all of an
 # experiment's are candidates.
 _BIG = r"(?:latest_metrics|metrics|params|tags)(?:_\d+)?"
 WALKS = re.compile(rf"\bSCAN {_BIG}\b|Seq Scan on {_BIG}\b|^\d+ [A-Z ]+ {_BIG} (?:None )?ALL\b")
