@@ -9,7 +9,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import pymysql  # type: ignore[import-untyped]  # it ships no types
+import pymysql
 import pytest
 import trustme
 from sqlalchemy import exc, text

@@ -14,7 +14,7 @@ from asyncstore.errors import AsyncStoreError
 from asyncstore.metadata import MetadataStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
@@ -148,7 +148,7 @@ async def test_searches_find_the_same(both: Both) -> None:
 async def test_bad_calls_get_the_same_error_codes(both: Both) -> None:
     ours, theirs = both
     await fill(ours, theirs)
-    calls: list[tuple[Callable[[], Awaitable[Any]], Callable[[], Any]]] = []
+    calls: list[tuple[Any, Any]] = []
     for name in ("", "a/b", "a:b", "nothing"):
         calls += [
             (

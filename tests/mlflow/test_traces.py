@@ -18,7 +18,7 @@ from asyncstore.metadata import MetadataStore
 from asyncstore.metadata.sql.span_json import span_to_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
@@ -227,7 +227,7 @@ async def test_bad_calls_get_the_same_error_codes(both: Both) -> None:
     ours, theirs = both
     await fill(ours, theirs)
     one = trace_id(1)
-    calls: list[tuple[Callable[[], Awaitable[Any]], Callable[[], Any]]] = [
+    calls: list[tuple[Any, Any]] = [
         (lambda: ours.get_trace_info("tr-x"), lambda: theirs.get_trace_info("tr-x")),
         (
             lambda: ours.set_trace_tag(one, "a//b", "b"),
