@@ -27,6 +27,7 @@ from asyncstore.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from asyncstore.metadata import MetadataStore
 from asyncstore.retry import RetryPolicy
 from asyncstore.testing.fault_proxy import FaultProxy
 from tests.servers.base import HOST
@@ -175,6 +176,14 @@ async def test_mysql_with_client_certificates(
             await try_it()
         monkeypatch.setenv("MLFLOW_MYSQL_SSL_CA", str(place / "ca.pem"))
         await try_it()
+        async with await MetadataStore.open(server.create_database(), "/nowhere") as store:
+            run_id = (await store.create_run("0")).info.run_id
+            # Interrupting a read takes a second connection, with the same certificates.
+            reading = asyncio.ensure_future(store.search_runs(["0"]))
+            await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+            assert (await store.get_run(run_id)).info.run_id == run_id
         with pytest.raises(AsyncStoreError, match="certificate"):
             await try_it("?ssl_check_hostname=true")
         for name in ("CA", "CERT", "KEY"):
