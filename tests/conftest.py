@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncstore.testing.fault_proxy import FaultProxy
+from tests.command_line import cli, in_tmp_path
 from tests.servers.mariadb import MariaDB
 from tests.servers.moto import Moto
 from tests.servers.postgresql import PostgreSQL
@@ -19,6 +20,8 @@ from tests.storages_page import StoragesPage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+__all__ = ["cli", "in_tmp_path"]
 
 PERSONAL = (
     *("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "GCSFS_", "STORAGE_EMULATOR_", "SSH_", "HADOOP_"),

@@ -6,34 +6,17 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import anyio
 import pytest
 
 import asyncstore
-from asyncstore.cli import main
+from tests.command_line import Cli
 from tests.servers.radosgw import RadosGateway
 from tests.terminal import Terminal
 
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        output = capsys.readouterr()
-        return status, output.out, output.err
-
-    return run
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import anyio
 import pytest
 
 import asyncstore
-from asyncstore.cli import main
 from asyncstore.cli.gc import milliseconds
 from asyncstore.client import gc as collector
 from asyncstore.errors import (
@@ -21,26 +19,11 @@ from asyncstore.errors import (
     UnsupportedError,
 )
 from asyncstore.metadata.sql.store import SqlMetadataStore
+from tests.command_line import Cli
 from tests.metadata import mlruns
 from tests.terminal import Terminal
 
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        output = capsys.readouterr()
-        return status, output.out, output.err
-
-    return run
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 async def log(client: asyncstore.Client, experiment_id: str = "0") -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asyncstore.metadata import MetadataStore
 
-__all__ = ["ClientBase"]
+__all__ = ["ClientBase", "texts"]
 
 
 class ClientBase(ABC):
@@ -17,3 +18,8 @@ class ClientBase(ABC):
     @abstractmethod
     async def get_metadata_store(self) -> MetadataStore:
         """The metadata store underneath, opened if need be."""
+
+
+def texts(values: Mapping[str, Any] | None) -> dict[str, str]:
+    """Tags or params with their values as text, as MLflow's client has them; None for none."""
+    return {key: str(value) for key, value in (values or {}).items()}

@@ -16,6 +16,7 @@ from asyncstore import settings
 from asyncstore.artifacts import ArtifactRepository, TransferOptions
 from asyncstore.artifacts.repository import StrPath
 from asyncstore.client.active_run import ActiveRun, now_ms, running, system_tags
+from asyncstore.client.base import texts
 from asyncstore.client.datasets import DatasetMethods
 from asyncstore.client.logged_models import LoggedModelMethods
 from asyncstore.client.registry import RegistryMethods
@@ -286,7 +287,7 @@ class Client(RegistryMethods, TraceMethods, LoggedModelMethods, DatasetMethods):
             AlreadyExistsError: The name is taken.
         """
         store = await self.get_metadata_store()
-        return await store.create_experiment(name, artifact_location, _texts(tags))
+        return await store.create_experiment(name, artifact_location, texts(tags))
 
     async def get_or_create_experiment(
         self,
@@ -296,7 +297,7 @@ class Client(RegistryMethods, TraceMethods, LoggedModelMethods, DatasetMethods):
     ) -> Experiment:
         """The experiment of a name, made if it does not exist; safe when many ask at once."""
         store = await self.get_metadata_store()
-        return await store.get_or_create_experiment(name, artifact_location, _texts(tags))
+        return await store.get_or_create_experiment(name, artifact_location, texts(tags))
 
     async def get_experiment(self, experiment_id: str) -> Experiment:
         """An experiment by its id.
@@ -371,10 +372,10 @@ class Client(RegistryMethods, TraceMethods, LoggedModelMethods, DatasetMethods):
             InvalidStateError: The experiment is deleted.
         """
         store = await self.get_metadata_store()
-        texts = _texts(tags) or {}
+        wanted = texts(tags)
         start = now_ms() if start_time is None else start_time
-        user = texts.get("mlflow.user", "unknown")
-        return await store.create_run(experiment_id, user, start, texts, run_name)
+        user = wanted.get("mlflow.user", "unknown")
+        return await store.create_run(experiment_id, user, start, wanted, run_name)
 
     async def get_run(self, run_id: str) -> Run:
         """A run with its latest metrics, params and tags.
@@ -493,7 +494,7 @@ class Client(RegistryMethods, TraceMethods, LoggedModelMethods, DatasetMethods):
     ) -> None:
         """Log metrics, params and tags in one go: all of them or, on an error, none."""
         store = await self.get_metadata_store()
-        await store.log_batch(run_id, metrics, params, _texts(tags) or {})
+        await store.log_batch(run_id, metrics, params, texts(tags) or {})
 
     async def get_metric_history(self, run_id: str, key: str) -> PagedList[Metric]:
         """Every value of a metric that was logged."""
@@ -572,7 +573,3 @@ class Client(RegistryMethods, TraceMethods, LoggedModelMethods, DatasetMethods):
         """
         repository = await self._artifacts_of(run_id)
         return await repository.download_artifacts(path, dst_path, callback=callback)
-
-
-def _texts(tags: Mapping[str, Any] | None) -> dict[str, str] | None:
-    return None if tags is None else {key: str(value) for key, value in tags.items()}

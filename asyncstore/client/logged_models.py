@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from asyncstore.client.base import ClientBase
+from asyncstore.client.base import ClientBase, texts
 from asyncstore.entities import LoggedModel, LoggedModelStatus, PagedList
 
 __all__ = ["LoggedModelMethods"]
@@ -26,7 +26,7 @@ class LoggedModelMethods(ClientBase):
         """Create a model; see `MetadataStore.create_logged_model`. Values become text."""
         store = await self.get_metadata_store()
         return await store.create_logged_model(
-            experiment_id, name, source_run_id, _texts(tags), _texts(params), model_type
+            experiment_id, name, source_run_id, texts(tags), texts(params), model_type
         )
 
     async def get_logged_model(self, model_id: str) -> LoggedModel:
@@ -44,11 +44,11 @@ class LoggedModelMethods(ClientBase):
     async def log_model_params(self, model_id: str, params: Mapping[str, Any]) -> None:
         """Log parameters to a model; values become text."""
         store = await self.get_metadata_store()
-        await store.log_logged_model_params(model_id, _texts(params))
+        await store.log_logged_model_params(model_id, texts(params))
 
     async def set_logged_model_tags(self, model_id: str, tags: Mapping[str, Any]) -> None:
         """Set tags of a model; values become text."""
-        await (await self.get_metadata_store()).set_logged_model_tags(model_id, _texts(tags))
+        await (await self.get_metadata_store()).set_logged_model_tags(model_id, texts(tags))
 
     async def delete_logged_model_tag(self, model_id: str, key: str) -> None:
         """Delete a tag of a model.
@@ -76,7 +76,3 @@ class LoggedModelMethods(ClientBase):
         return await store.search_logged_models(
             experiment_ids, filter_string, datasets, max_results, order_by, page_token
         )
-
-
-def _texts(values: Mapping[str, Any] | None) -> dict[str, str]:
-    return {key: str(value) for key, value in (values or {}).items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from asyncstore.client.base import ClientBase
+from asyncstore.client.base import ClientBase, texts
 from asyncstore.entities import ModelVersion, PagedList, Prompt, PromptVersion, RegisteredModel
 
 __all__ = ["RegistryMethods"]
@@ -24,7 +24,7 @@ class RegistryMethods(ClientBase):
     ) -> RegisteredModel:
         """Register a name for versions of a model; see `MetadataStore.create_registered_model`."""
         store = await self.get_metadata_store()
-        return await store.create_registered_model(name, _texts(tags), description)
+        return await store.create_registered_model(name, texts(tags), description)
 
     async def get_registered_model(self, name: str) -> RegisteredModel:
         """A model with its tags, aliases and the latest version of each stage.
@@ -109,7 +109,7 @@ class RegistryMethods(ClientBase):
         """Create the next version of a model; see `MetadataStore.create_model_version`."""
         store = await self.get_metadata_store()
         return await store.create_model_version(
-            name, source, run_id, _texts(tags), run_link, description, model_id
+            name, source, run_id, texts(tags), run_link, description, model_id
         )
 
     async def copy_model_version(
@@ -180,9 +180,7 @@ class RegistryMethods(ClientBase):
         self, name: str, description: str | None = None, tags: Mapping[str, Any] | None = None
     ) -> Prompt:
         """Create a prompt; see `MetadataStore.create_prompt`."""
-        return await (await self.get_metadata_store()).create_prompt(
-            name, description, _texts(tags)
-        )
+        return await (await self.get_metadata_store()).create_prompt(name, description, texts(tags))
 
     async def get_prompt(self, name: str) -> Prompt | None:
         """A prompt; None when there is none of this name."""
@@ -215,7 +213,7 @@ class RegistryMethods(ClientBase):
         """Create the next version of a prompt; see `MetadataStore.create_prompt_version`."""
         store = await self.get_metadata_store()
         return await store.create_prompt_version(
-            name, template, description, _texts(tags), response_format, model_config
+            name, template, description, texts(tags), response_format, model_config
         )
 
     async def get_prompt_version(self, name: str, version: int | str) -> PromptVersion:
@@ -271,7 +269,3 @@ class RegistryMethods(ClientBase):
         """Record in a tag of a logged model that it uses a version of a prompt."""
         store = await self.get_metadata_store()
         await store.link_prompt_version_to_model(name, version, model_id)
-
-
-def _texts(values: Mapping[str, Any] | None) -> dict[str, str]:
-    return {key: str(value) for key, value in (values or {}).items()}

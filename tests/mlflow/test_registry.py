@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
-from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as TrackingStore
 
-from asyncstore.errors import AsyncStoreError
 from asyncstore.metadata import MetadataStore
+from tests.mlflow.error_codes import different_codes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -242,19 +241,4 @@ async def test_bad_calls_get_the_same_error_codes(both: Both) -> None:
             lambda: theirs.delete_registered_model_tag("bare", "x"),
         ),
     ]
-    different = []
-    for number, (mine, other) in enumerate(calls):
-        codes = []
-        try:
-            await mine()
-            codes.append("fine")
-        except AsyncStoreError as error:
-            codes.append(error.error_code)
-        try:
-            other()
-            codes.append("fine")
-        except MlflowException as error:
-            codes.append(error.error_code)
-        if codes[0] != codes[1]:
-            different.append((number, codes))
-    assert different == []
+    assert await different_codes(calls) == []

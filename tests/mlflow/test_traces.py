@@ -9,13 +9,12 @@ import pytest
 from mlflow.entities import AssessmentSource, Expectation, Feedback, TraceInfo, TraceLocation
 from mlflow.entities.span import Span as MlflowSpan
 from mlflow.entities.trace_state import TraceState
-from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from asyncstore import entities
-from asyncstore.errors import AsyncStoreError
 from asyncstore.metadata import MetadataStore
 from asyncstore.metadata.sql.span_json import span_to_json
+from tests.mlflow.error_codes import different_codes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -258,22 +257,7 @@ async def test_bad_calls_get_the_same_error_codes(both: Both) -> None:
         )
         for text in bad
     ]
-    different = []
-    for number, (mine, other) in enumerate(calls):
-        codes = []
-        try:
-            await mine()
-            codes.append("fine")
-        except AsyncStoreError as error:
-            codes.append(error.error_code)
-        try:
-            other()
-            codes.append("fine")
-        except MlflowException as error:
-            codes.append(error.error_code)
-        if codes[0] != codes[1]:
-            different.append((number, codes))
-    assert different == []
+    assert await different_codes(calls) == []
 
 
 async def test_deletion_is_the_same(both: Both) -> None:
