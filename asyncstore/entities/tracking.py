@@ -47,7 +47,8 @@ class FileInfo:
     etag: str | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as the others are: histories have hundreds of thousands, and that takes twice as long.
+@dataclass(unsafe_hash=True, slots=True)
 class Metric:
     """One value of a metric.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import nan
+from typing import Any
 
 import anyio.lowlevel
 from sqlalchemy import literal, select
@@ -16,7 +18,7 @@ from asyncstore.metadata.sql.base import SqlStore
 from asyncstore.metadata.sql.database import Database
 from asyncstore.metadata.sql.group_commit import Entry, GroupCommit
 from asyncstore.metadata.sql.log_batch import LogBatch, write_group
-from asyncstore.metadata.sql.run_details import ROWS_AT_ONCE, metric_from_row
+from asyncstore.metadata.sql.run_details import ROWS_AT_ONCE
 from asyncstore.metadata.sql.schema.tables import Tables
 from asyncstore.metadata.sql.statements import greater
 
@@ -85,9 +87,9 @@ class SqlLogged(SqlStore):
             raise InvalidParameterError(f"max_results must be 1 or more, not {max_results}")
         column = self._tables.metrics.c
         order = (column.timestamp, column.step, column.value, column.is_nan)
-        query = select(
-            column.key, column.value, column.timestamp, column.step, column.is_nan
-        ).where(column.run_uuid == run_id, column.key == metric_key)
+        query = select(column.value, column.timestamp, column.step, column.is_nan).where(
+            column.run_uuid == run_id, column.key == metric_key
+        )
         if page_token:
             # A page begins behind the last row of the one before, whatever was logged meanwhile.
             position = zip(page_tokens.read_metric(page_token), order, strict=True)
@@ -100,14 +102,20 @@ class SqlLogged(SqlStore):
         async def read(connection: AsyncConnection) -> PagedList[Metric]:
             found: PagedList[Metric] = PagedList()
             result = await connection.stream(query)
-            last = None
+            before: Any = None
             async for rows in result.partitions(ROWS_AT_ONCE):
-                for row in rows:
-                    if max_results is not None and len(found) == max_results:
-                        found.token = page_tokens.write_metric(last)
-                        break
-                    found.append(metric_from_row(*row))
-                    last = (row.timestamp, row.step, row.value, row.is_nan)
+                found += [
+                    Metric(metric_key, nan if is_nan else value, timestamp, step)
+                    for value, timestamp, step, is_nan in rows
+                ]
+                last = rows[-1]
+                if max_results is not None and len(found) > max_results:
+                    # Of the row that was read too many, nothing is shown.
+                    found.pop()
+                    last = rows[-2] if len(rows) > 1 else before
+                    position = (last.timestamp, last.step, last.value, bool(last.is_nan))
+                    found.token = page_tokens.write_metric(position)
+                before = last
                 await anyio.lowlevel.checkpoint()
             return found
 
