@@ -12,7 +12,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from asyncstore.concurrency import in_own_task, shielded
-from asyncstore.entities import FileInfo, Metric, Param, Run, RunData, RunInfo, RunStatus
+from asyncstore.entities import (
+    DatasetInput,
+    FileInfo,
+    LoggedModelInput,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    Run,
+    RunData,
+    RunInfo,
+    RunStatus,
+)
 from asyncstore.errors import AsyncStoreError
 
 if TYPE_CHECKING:
@@ -147,6 +158,18 @@ class ActiveRun:
     ) -> None:
         """Upload what is in a directory; see `Client.log_artifacts`."""
         await self._client.log_artifacts(self.run_id, local_dir, artifact_path, callback=callback)
+
+    async def log_inputs(
+        self,
+        datasets: Sequence[DatasetInput] | None = None,
+        models: Sequence[LoggedModelInput] | None = None,
+    ) -> None:
+        """Record datasets and models that the run read; see `MetadataStore.log_inputs`."""
+        await self._client.log_inputs(self.run_id, datasets, models)
+
+    async def log_outputs(self, models: Sequence[LoggedModelOutput]) -> None:
+        """Record models that the run made; see `MetadataStore.log_outputs`."""
+        await self._client.log_outputs(self.run_id, models)
 
     async def log_text(self, text: str, artifact_file: str) -> None:
         """Store text, in UTF-8, as the artifact `artifact_file`."""
