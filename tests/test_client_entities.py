@@ -1,4 +1,4 @@
-"""The client's methods for models, datasets, traces and the registry: from a run to a prediction."""
+"""The client's methods for models, datasets, traces and the registry, each of them once."""
 
 from __future__ import annotations
 
