@@ -41,6 +41,8 @@ T = TypeVar("T")
 FORM = "ftp://user:password@host:port/path"
 CONNECTIONS = 16
 CLEAN_UP_WITHIN = 30.0
+# When to look again for a file that was not there to be removed, in seconds.
+LATE_FILES = (0.1, 0.3)
 # On a fast network ranges cost more than they bring: 512 MiB took 0.7 s in one stream, and 1.3 s in
 # ranges of 64 MiB.
 RANGE_SIZE = 512 * 1024 * 1024
@@ -340,9 +342,20 @@ class FTPBackend(Backend):
                 f"remove {self._server.shown}{staged}", lambda c: c.command(f"DELE {staged}")
             )
 
-        # Gone already, or as unreachable as what failed before.
+        async def remove_when_there() -> None:
+            # A server may still be at the STOR of a connection that was broken, and make the file.
+            for wait in (*LATE_FILES, None):
+                try:
+                    await self.retry.run(remove)
+                except NotFoundError:
+                    if wait is not None:
+                        await anyio.sleep(wait)
+                else:
+                    return
+
+        # As unreachable as what failed before.
         with contextlib.suppress(AsyncStoreError):
-            await shielded(lambda: self.retry.run(remove), within=CLEAN_UP_WITHIN)
+            await shielded(remove_when_there, within=CLEAN_UP_WITHIN)
 
     async def start_upload(self, path: str, content_type: ContentType) -> FTPUpload:
         """Parts are written one behind the other into a file under another name."""

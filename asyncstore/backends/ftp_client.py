@@ -80,6 +80,21 @@ class Server:
             )
 
 
+class _TlsSocket(ssl.SSLSocket):
+    """A TLS socket that is closed when its connection turns out to be gone before the handshake.
+
+    Python's own is left open then, with nobody who knows it (`SSLSocket._create`).
+    """
+
+    def getpeername(self) -> Any:
+        """The other end, which Python asks for before the handshake."""
+        try:
+            return super().getpeername()
+        except OSError as error:
+            self.close()
+            raise ConnectionResetError("the connection is gone") from error
+
+
 class _FTPS(ftplib.FTP_TLS):
     """FTPS whose data connections continue the TLS session, which servers ask for."""
 
@@ -88,8 +103,6 @@ class _FTPS(ftplib.FTP_TLS):
         connection, size = ftplib.FTP.ntransfercmd(self, cmd, rest)  # noqa: S321  in TLS below
         control: Any = self.sock
         try:
-            # Of a connection that was reset before, the TLS socket would be left open.
-            connection.getpeername()
             wrapped = self.context.wrap_socket(
                 connection, server_hostname=self.host, session=control.session
             )
@@ -110,6 +123,8 @@ class Connection:
         self.server = server
         self.features: frozenset[str] = frozenset()
         self._data: socket.socket | None = None
+        if server.tls is not None:
+            server.tls.sslsocket_class = _TlsSocket
         self._ftp: ftplib.FTP = (
             ftplib.FTP(timeout=CONNECT_SECONDS)  # noqa: S321  it warns
             if server.tls is None
