@@ -63,22 +63,32 @@ def test_the_command_line_page_has_every_command(group: str) -> None:
         assert f"asyncstore {group} {name}" in page
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/metadata.md"])
-def test_the_first_sample_of_a_page_runs(page: str, tmp_path: Path) -> None:
+def _run_first_sample(page: str, folder: Path) -> str:
     text = (ROOT / page).read_text(encoding="utf-8")
     samples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", samples[0]],
-        cwd=tmp_path,
-        env={**environment, "TMPDIR": str(tmp_path)},
+        cwd=folder,
+        env={**environment, "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_first_sample_of_a_page_logs_and_downloads(page: str, tmp_path: Path) -> None:
+    printed = _run_first_sample(page, tmp_path)
     assert (tmp_path / "mlflow.db").is_file()
-    assert Path(done.stdout.split()[-1]).is_dir()
+    assert Path(printed.split()[-1]).is_dir()
+
+
+def test_the_first_sample_of_the_metadata_page_finds_its_model(tmp_path: Path) -> None:
+    assert _run_first_sample("docs/metadata.md", tmp_path) == "s3://bucket/tree\n"
+    assert (tmp_path / "mlflow.db").is_file()
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
