@@ -69,7 +69,7 @@ class _Table:
                 self._room_of[f"asyncstore.{module}"] = room
             names = re.findall(r"`(.+?)`", below)
             self._below[room] = {room} | {aliases.get(name, name) for name in names}
-        assert len(rows) == 10
+        assert len(rows) == 11
         assert set().union(*self._below.values()) == set(self._below)
 
     def room_of(self, module: str) -> str | None:

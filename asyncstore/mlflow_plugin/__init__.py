@@ -1,0 +1,1 @@
+"""asyncstore inside MLflow: its plugins, over one background event loop."""
