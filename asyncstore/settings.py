@@ -570,6 +570,21 @@ MLFLOW_MYSQL_SSL_KEY = _setting(
 
 # Plugins
 
+MLFLOW_ENABLE_WORKSPACES = _setting(
+    "MLFLOW_ENABLE_WORKSPACES",
+    BOOLEAN,
+    False,
+    "Workspaces of MLflow; asyncstore knows only the one that every database has, and its stores "
+    "inside MLflow refuse to open when this is on.",
+    applies_to="asyncstore inside MLflow",
+)
+MLFLOW_SERVER_ARTIFACT_ROOT = _setting(
+    "_MLFLOW_SERVER_ARTIFACT_ROOT",
+    TEXT,
+    None,
+    "Artifact root of the `mlflow server` that the process is; set by that command.",
+    applies_to="asyncstore inside MLflow",
+)
 MLFLOW_TRACKING_AUTH = _setting(
     "MLFLOW_TRACKING_AUTH",
     TEXT,

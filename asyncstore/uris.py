@@ -22,6 +22,7 @@ __all__ = [
     "redact",
     "root_path",
     "scheme_of",
+    "without_prefix",
 ]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
@@ -44,6 +45,20 @@ def scheme_of(uri: str) -> str:
     """
     found = _SCHEME.match(uri)
     return found[1].lower() if found and len(found[1]) > 1 else ""
+
+
+def without_prefix(uri: str) -> str:
+    """The URI that asyncstore itself opens.
+
+    Args:
+        uri: Such as `asyncstore+s3://bucket/path`, which has MLflow choose asyncstore's plugin and
+            means `s3://bucket/path`; others stay as they are.
+
+    Returns:
+        The URI without the prefix.
+    """
+    prefix = "asyncstore+"
+    return uri[len(prefix) :] if scheme_of(uri).startswith(prefix) else uri
 
 
 def local_path(uri: str) -> Path:

@@ -23,7 +23,7 @@ from asyncstore.metadata.interface.prompts import PromptMethods
 from asyncstore.metadata.interface.registered_models import RegisteredModelMethods
 from asyncstore.metadata.interface.runs import RunMethods
 from asyncstore.metadata.interface.traces import TraceMethods
-from asyncstore.uris import redact, scheme_of
+from asyncstore.uris import redact, scheme_of, without_prefix
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -98,6 +98,7 @@ class MetadataStore(
         """
         if uri is None:
             uri = settings.MLFLOW_TRACKING_URI.get() or DEFAULT_URI
+        uri = without_prefix(uri)
         dialect = scheme_of(uri).partition("+")[0]
         if dialect not in (*_SQL, *_FILES):
             known = "sqlite:///path and postgresql://user:password@host/name"
