@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
@@ -19,6 +20,9 @@ __all__ = ["SETTINGS", "Setting"]
 
 T = TypeVar("T")
 MIB = 1024 * 1024
+# RFC 9110, sections 5.1 and 5.5.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,17 @@ def _json_object(text: str) -> dict[str, Any]:
     return value
 
 
+def _headers(text: str) -> dict[str, str]:
+    headers = _json_object(text)
+    for name, value in headers.items():
+        # What ends a header, or is no text in one, would be another header or a broken request.
+        if not _HEADER_NAME.fullmatch(name) or not isinstance(value, str):
+            raise ValueError(text)
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ValueError(text)
+    return headers
+
+
 def _hadoop_properties(text: str) -> dict[str, str]:
     properties: dict[str, str] = {}
     for pair in text.split(","):
@@ -162,6 +177,8 @@ GCS_CHUNK = (_multiple_of_256_kib, "a number of bytes that is a multiple of 2621
 ANY_STORAGE = "every artifact storage"
 S3 = "s3"
 SQL = "every SQL database"
+REQUEST_AUTH = "asyncstore's request auth provider"
+RUN_CONTEXT = "tags of runs"
 # SQLAlchemy's, by the names that MLflow takes.
 POOL_CLASSES = (
     "QueuePool",
@@ -592,4 +609,156 @@ MLFLOW_TRACKING_AUTH = _setting(
     "Name of the request auth provider.",
     applies_to="http",
     honoured=False,
+)
+MLFLOW_TRACKING_USERNAME = _setting(
+    "MLFLOW_TRACKING_USERNAME",
+    TEXT,
+    None,
+    "User of a tracking server; counts with MLFLOW_TRACKING_PASSWORD.",
+    applies_to=REQUEST_AUTH,
+)
+MLFLOW_TRACKING_PASSWORD = _setting(
+    "MLFLOW_TRACKING_PASSWORD",
+    TEXT,
+    None,
+    "Password of that user; both go before MLFLOW_TRACKING_TOKEN.",
+    applies_to=REQUEST_AUTH,
+    secret=True,
+)
+MLFLOW_TRACKING_TOKEN = _setting(
+    "MLFLOW_TRACKING_TOKEN",
+    TEXT,
+    None,
+    "Token of a tracking server.",
+    applies_to=REQUEST_AUTH,
+    secret=True,
+)
+ASYNCSTORE_AUTH_FILE = _setting(
+    "ASYNCSTORE_AUTH_FILE",
+    TEXT,
+    None,
+    "Path of a file with a token, or with user:password, read for each request; goes before the "
+    "command and the other variables.",
+    applies_to=REQUEST_AUTH,
+)
+ASYNCSTORE_AUTH_COMMAND = _setting(
+    "ASYNCSTORE_AUTH_COMMAND",
+    TEXT,
+    None,
+    "A command, run without a shell, that prints a token, or user:password; goes before the "
+    "variables of MLflow.",
+    applies_to=REQUEST_AUTH,
+    # People write passwords into commands.
+    secret=True,
+)
+ASYNCSTORE_AUTH_COMMAND_LIFETIME = _setting(
+    "ASYNCSTORE_AUTH_COMMAND_LIFETIME",
+    SECONDS,
+    300,
+    "How long what the command printed counts, unless the server refuses it before.",
+    applies_to=REQUEST_AUTH,
+    unit="seconds",
+)
+ASYNCSTORE_REQUEST_HEADERS = _setting(
+    "ASYNCSTORE_REQUEST_HEADERS",
+    (_headers, 'a JSON object of texts, such as {"X-Team": "vision"}'),
+    cast("dict[str, str]", {}),
+    "Headers of every request to a tracking server.",
+    applies_to="asyncstore's request header provider",
+    secret=True,
+)
+
+# What a run is tagged with
+
+ASYNCSTORE_RUN_CONTEXT = _setting(
+    "ASYNCSTORE_RUN_CONTEXT",
+    BOOLEAN,
+    True,
+    "Whether a run is tagged with its git commit, host, container and scheduler.",
+    applies_to=RUN_CONTEXT,
+)
+SLURM_JOB_ID = _setting(
+    "SLURM_JOB_ID",
+    TEXT,
+    None,
+    "Job of SLURM.",
+    applies_to=RUN_CONTEXT,
+)
+SLURM_ARRAY_JOB_ID = _setting(
+    "SLURM_ARRAY_JOB_ID",
+    TEXT,
+    None,
+    "Job array of SLURM that the job is part of.",
+    applies_to=RUN_CONTEXT,
+)
+SLURM_ARRAY_TASK_ID = _setting(
+    "SLURM_ARRAY_TASK_ID",
+    TEXT,
+    None,
+    "Number of the job in its array.",
+    applies_to=RUN_CONTEXT,
+)
+SLURM_JOB_NODELIST = _setting(
+    "SLURM_JOB_NODELIST",
+    TEXT,
+    None,
+    "Nodes of the job.",
+    applies_to=RUN_CONTEXT,
+)
+KUBERNETES_SERVICE_HOST = _setting(
+    "KUBERNETES_SERVICE_HOST",
+    TEXT,
+    None,
+    "Set by Kubernetes in every container.",
+    applies_to=RUN_CONTEXT,
+)
+POD_NAME = _setting(
+    "POD_NAME",
+    TEXT,
+    None,
+    "Pod of Kubernetes, set through the downward API.",
+    applies_to=RUN_CONTEXT,
+)
+POD_NAMESPACE = _setting(
+    "POD_NAMESPACE",
+    TEXT,
+    None,
+    "Namespace of the pod, set through the downward API. "
+    "Unset: the one that the pod's service account names.",
+    applies_to=RUN_CONTEXT,
+)
+NODE_NAME = _setting(
+    "NODE_NAME",
+    TEXT,
+    None,
+    "Node of the pod, set through the downward API.",
+    applies_to=RUN_CONTEXT,
+)
+RAY_JOB_ID = _setting(
+    "RAY_JOB_ID",
+    TEXT,
+    None,
+    "Job of Ray, set by Ray in its workers.",
+    applies_to=RUN_CONTEXT,
+)
+RAY_ADDRESS = _setting(
+    "RAY_ADDRESS",
+    TEXT,
+    None,
+    "Cluster of Ray.",
+    applies_to=RUN_CONTEXT,
+)
+DASK_SCHEDULER_ADDRESS = _setting(
+    "DASK_SCHEDULER_ADDRESS",
+    TEXT,
+    None,
+    "Scheduler of Dask.",
+    applies_to=RUN_CONTEXT,
+)
+DASK_WORKER_NAME = _setting(
+    "DASK_WORKER_NAME",
+    TEXT,
+    None,
+    "Worker of Dask, set by its operator of Kubernetes.",
+    applies_to=RUN_CONTEXT,
 )
