@@ -9,7 +9,7 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from asyncstore.mlflow_plugin import convert
 from asyncstore.mlflow_plugin.delegation import OnAsyncStore, on_asyncstore
 from asyncstore.mlflow_plugin.portal import get_portal
-from asyncstore.mlflow_plugin.store_uris import database_uri
+from asyncstore.mlflow_plugin.store_uris import artifact_root, database_uri
 
 __all__ = ["ModelRegistryStore"]
 
@@ -51,6 +51,8 @@ class ModelRegistryStore(OnAsyncStore, SqlAlchemyStore):  # type: ignore[misc]  
 
     def __init__(self, store_uri: str) -> None:
         super().__init__(database_uri(store_uri))
+        # Of no meaning here but for a database that is new.
+        self.asyncstore_artifact_location = artifact_root(None)
 
     def copy_model_version(self, src_mv: Any, dst_name: str) -> Any:
         """Copy a version of a model to another model, which is made if need be."""

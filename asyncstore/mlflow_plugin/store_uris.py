@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlflow.exceptions import MlflowException
+from mlflow.utils.uri import resolve_uri_if_local
 
 from asyncstore import settings, uris
 
@@ -33,5 +34,10 @@ def database_uri(store_uri: str) -> str:
 
 
 def artifact_root(artifact_uri: str | None) -> str:
-    """The given root, or the one of the server that this process is, or MLflow's default."""
-    return artifact_uri or settings.MLFLOW_SERVER_ARTIFACT_ROOT.get() or DEFAULT_ARTIFACT_ROOT
+    """The given root, or the one of the server that this process is, or MLflow's default.
+
+    A local path comes out absolute, as MLflow has it.
+    """
+    root = artifact_uri or settings.MLFLOW_SERVER_ARTIFACT_ROOT.get() or DEFAULT_ARTIFACT_ROOT
+    resolved: str = resolve_uri_if_local(root)
+    return resolved

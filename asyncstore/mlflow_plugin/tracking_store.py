@@ -91,7 +91,7 @@ class TrackingStore(OnAsyncStore, SqlAlchemyStore):  # type: ignore[misc]  # MLf
 
     def __init__(self, store_uri: str, artifact_uri: str | None = None) -> None:
         super().__init__(database_uri(store_uri), artifact_root(artifact_uri))
-        self.asyncstore_artifact_location = self.artifact_root_uri
+        self.asyncstore_artifact_location = artifact_root(artifact_uri)
         self._async_logging = AsyncLogging(self._log_batch)
         _all.add(self)
 
