@@ -29,6 +29,8 @@ LONGEST = 5000
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _CONTAINER_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_MOUNTED = re.compile(r" /etc/(?:hostname|hosts|resolv\.conf) ")
+_OWN_MOUNT = re.compile(r"containers/([0-9a-f]{64})/")
 _NAMESPACE = "var/run/secrets/kubernetes.io/serviceaccount/namespace"
 # Words of a cgroup's path, the most telling first.
 _RUNTIMES = {
@@ -64,7 +66,7 @@ class RunContext:
     | `asyncstore.host.name` | Host name. |
     | `asyncstore.container.runtime` | docker, containerd, cri-o, podman or kubernetes. |
     | `asyncstore.container.id` | The container, 64 hexadecimal digits. |
-    | `asyncstore.slurm.job_id` | Job of SLURM; with `array_job_id` and `array_task_id` in an array, and `node_list`. |
+    | `asyncstore.slurm.job_id` | Job of SLURM; with `node_list`, `array_job_id`, `array_task_id`. |
     | `asyncstore.kubernetes.pod` | Pod; with `namespace` and `node`. |
     | `asyncstore.ray.job_id` | Job of Ray; with `address`. |
     | `asyncstore.dask.scheduler_address` | Scheduler of Dask; with `worker_name`. |
@@ -90,7 +92,7 @@ class RunContext:
             return True
 
     def tags(self) -> dict[str, str]:
-        """The tags. Blocks for a few milliseconds, the first time for as long as git needs (2 s at most).
+        """The tags. Blocks for a millisecond, the first time for git's answer (2 s at most).
 
         Returns:
             Values by name. What cannot be found out is left out; nothing is raised.
@@ -104,25 +106,30 @@ class RunContext:
         return {key: value[:LONGEST] for key, value in found.items() if value}
 
     def _container(self) -> dict[str, str]:
+        cgroup = _read(self._root / "proc/self/cgroup")
         # With a cgroup namespace (cgroup v2) the path says nothing; the files that the runtime
         # mounts still do.
-        mounts = "\n".join(
+        mounts = "".join(
             line
-            for line in _read(self._root / "proc/self/mountinfo").splitlines()
-            if re.search(r" /etc/(hostname|hosts|resolv\.conf) ", line)
+            for line in _read(self._root / "proc/self/mountinfo").splitlines(keepends=True)
+            if _MOUNTED.search(line)
         )
-        text = _read(self._root / "proc/self/cgroup") + mounts
-        runtime = next((name for word, name in _RUNTIMES.items() if word in text), "")
+        text = cgroup + mounts
+        runtime = ""
+        # Without an identity it is the service of the runtime itself.
+        if _CONTAINER_ID.search(text):
+            runtime = next((name for word, name in _RUNTIMES.items() if word in text), "")
         if (self._root / "run/.containerenv").exists():
             runtime = "podman"
         elif not runtime and (self._root / ".dockerenv").exists():
             runtime = "docker"
         if not runtime:
             return {}
-        identity = _CONTAINER_ID.search(text)
+        # Containers can be nested. In a mount it is the container's own only in such a path.
+        known = _CONTAINER_ID.findall(cgroup) or _OWN_MOUNT.findall(mounts)
         return {
             "asyncstore.container.runtime": runtime,
-            "asyncstore.container.id": identity[0] if identity else "",
+            "asyncstore.container.id": known[-1] if known else "",
         }
 
     def _kubernetes(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 import asyncstore
-from asyncstore.cli import artifacts, db, demo, experiments, gc, migrate, runs
+from asyncstore.cli import artifacts, db, demo, experiments, gc, migrate, plugins, runs
 from asyncstore.errors import AsyncStoreError
 
 OK, ERROR, INTERRUPTED = 0, 1, 130
@@ -28,6 +28,7 @@ cli.add_command(runs.runs)
 cli.add_command(artifacts.artifacts)
 cli.add_command(gc.gc)
 cli.add_command(migrate.migrate)
+cli.add_command(plugins.list_plugins)
 
 
 def run(arguments: Sequence[str] | None) -> int:

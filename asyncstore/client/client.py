@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 from typing_extensions import override
 
-from asyncstore import settings
+from asyncstore import plugins, settings
 from asyncstore.artifacts import ArtifactRepository, TransferOptions
 from asyncstore.artifacts.repository import StrPath
 from asyncstore.client.active_run import ActiveRun, now_ms, running, system_tags
@@ -197,7 +197,10 @@ class Client(RegistryMethods, TraceMethods, LoggedModelMethods, DatasetMethods):
         """Start a run, or resume one, and end it with the block.
 
         The run ends FINISHED; FAILED when the block raises an error; KILLED when it is cancelled or
-        interrupted. Sets the tags that MLflow sets: user, source name and type, run name, parent.
+        interrupted. Sets the tags that MLflow sets: user, source name and type, run name, parent;
+        and those of run context providers (`mlflow.run_context_provider`), among them asyncstore's
+        own, `RunContext`. As in MLflow, a provider's go before the first ones, and `tags` before
+        all.
 
         Args:
             run_id: An existing run to resume; None creates one.
@@ -231,7 +234,9 @@ class Client(RegistryMethods, TraceMethods, LoggedModelMethods, DatasetMethods):
                 await self._check_active(parent_run_id)
                 wanted["mlflow.parentRunId"] = parent_run_id
             experiment = await self._experiment_of_run(experiment_id, experiment_name)
-            wanted = await anyio.to_thread.run_sync(system_tags) | wanted
+            # Abandoned, they do no harm, and a stranger's provider may take long.
+            context = await anyio.to_thread.run_sync(_context_tags, abandon_on_cancel=True)
+            wanted = context | wanted
             block = running(
                 self, lambda: self.create_run(experiment, tags=wanted, run_name=run_name)
             )
@@ -573,3 +578,8 @@ class Client(RegistryMethods, TraceMethods, LoggedModelMethods, DatasetMethods):
         """
         repository = await self._artifacts_of(run_id)
         return await repository.download_artifacts(path, dst_path, callback=callback)
+
+
+def _context_tags() -> dict[str, str]:
+    """Tags of a new run that nobody gave. Blocks."""
+    return system_tags() | plugins.run_context_tags()
