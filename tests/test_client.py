@@ -47,8 +47,9 @@ async def status_of(client: asyncstore.Client, run_id: str) -> str:
 
 class TestLogging:
     async def test_everything_that_is_logged_comes_back(
-        self, client: asyncstore.Client, tmp_path: Path
+        self, client: asyncstore.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setenv("ASYNCSTORE_RUN_CONTEXT", "false")
         (tmp_path / "model").mkdir()
         (tmp_path / "model" / "a.bin").write_bytes(b"a")
         (tmp_path / "one.txt").write_text("one")
@@ -107,7 +108,10 @@ class TestLogging:
         assert latest["b"].timestamp == 0
         assert latest["b"].step == 0
 
-    async def test_the_tags_that_mlflow_sets(self, client: asyncstore.Client) -> None:
+    async def test_the_tags_that_mlflow_sets(
+        self, client: asyncstore.Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ASYNCSTORE_RUN_CONTEXT", "false")
         async with client.start_run(run_name="named", description="about it") as run:
             tags = (await client.get_run(run.run_id)).data.tags
         assert tags == {

@@ -123,7 +123,7 @@ def test_imports_point_downward(module: str) -> None:
         ("lark", ("asyncstore.metadata.filters",)),
         ("click", ("asyncstore.cli",)),
         ("rich", ("asyncstore.cli",)),
-        ("mlflow", ()),
+        ("mlflow", ("asyncstore.mlflow_plugin",)),
         ("s3fs", ("asyncstore.backends.s3",)),
         ("azure", ("asyncstore.backends.azure",)),
         ("gcsfs", ("asyncstore.backends.gcs",)),

@@ -245,7 +245,7 @@ def _logged_model(value: ours.LoggedModel) -> Any:
         status_message=value.status_message,
         tags=dict(value.tags),
         params=dict(value.params),
-        metrics=[_metric(each) for each in value.metrics],
+        metrics=[_metric(each) for each in value.metrics] or None,
     )
 
 

@@ -50,9 +50,9 @@ class ModelRegistryStore(OnAsyncStore, SqlAlchemyStore):  # type: ignore[misc]  
     """
 
     def __init__(self, store_uri: str) -> None:
-        super().__init__(database_uri(store_uri))
         # Of no meaning here but for a database that is new.
         self.asyncstore_artifact_location = artifact_root(None)
+        super().__init__(database_uri(store_uri))
 
     def copy_model_version(self, src_mv: Any, dst_name: str) -> Any:
         """Copy a version of a model to another model, which is made if need be."""

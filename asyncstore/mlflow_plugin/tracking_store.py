@@ -90,8 +90,9 @@ class TrackingStore(OnAsyncStore, SqlAlchemyStore):  # type: ignore[misc]  # MLf
     """
 
     def __init__(self, store_uri: str, artifact_uri: str | None = None) -> None:
-        super().__init__(database_uri(store_uri), artifact_root(artifact_uri))
+        # Before MLflow's own, which calls methods already.
         self.asyncstore_artifact_location = artifact_root(artifact_uri)
+        super().__init__(database_uri(store_uri), self.asyncstore_artifact_location)
         self._async_logging = AsyncLogging(self._log_batch)
         _all.add(self)
 
