@@ -74,7 +74,7 @@ class Setting(Generic[T]):
             shown = "its value" if self.secret else repr(text)
             raise InvalidParameterError(
                 f"{self.name}: {shown} is not acceptable; it takes {self.accepts}"
-            ) from error
+            ) from (None if self.secret else error)
 
 
 SETTINGS: dict[str, Setting[Any]] = {}
