@@ -15,3 +15,10 @@ class Needy:
         import no_such_library  # type: ignore[import-not-found]  # that is the point
 
         return no_such_library
+
+
+class Sad:
+    def in_context(self) -> bool:
+        raise ValueError("the provider is sad")
+
+    get_name = in_context
