@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 # A batch of MLflow's `log_batch` may have this many metrics, params and tags.
 _LIMITS: tuple[int, ...] = (1000, 100, 100)
 
-LogBatch = Callable[[str, Sequence[Metric], Sequence[Param], dict[str, str]], Awaitable[None]]
+LogBatch = Callable[[str, list[Metric], list[Param], dict[str, str]], Awaitable[None]]
 
 
 class _Call(NamedTuple):
@@ -127,7 +127,7 @@ class AsyncLogging:
                 for call in batch:
                     await self._log([call])
                 return
-            _logger.error("run %s: not logged: %s", run_id, error)
+            _logger.warning("run %s: not logged: %s", run_id, error)
             batch[0].done.set_exception(
                 translated(error) if isinstance(error, AsyncStoreError) else error
             )

@@ -250,7 +250,8 @@ def _logged_model(value: ours.LoggedModel) -> Any:
 
 
 def _dataset_summary(value: ours.DatasetSummary) -> Any:
-    return theirs._DatasetSummary(value.experiment_id, value.name, value.digest, value.context)
+    made = theirs._DatasetSummary  # noqa: SLF001  which their stores return
+    return made(value.experiment_id, value.name, value.digest, value.context)
 
 
 def _trace_info(value: ours.TraceInfo) -> Any:

@@ -156,7 +156,7 @@ _of_the_parent: list[Portal] = []
 
 def get_portal() -> Portal:
     """The portal of this process, started if need be."""
-    global _portal  # noqa: PLW0603  one for the process is the point
+    global _portal
     with _lock:
         if _portal is None:
             _portal = Portal()
@@ -176,7 +176,7 @@ def _close() -> None:
 
 
 def _after_fork() -> None:
-    global _portal, _lock  # noqa: PLW0603  the child's own
+    global _portal, _lock
     _lock = threading.Lock()
     if _portal is not None:
         _of_the_parent.append(_portal)
