@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -14,9 +14,23 @@ from anyio.abc import TaskGroup
 
 from asyncstore.errors import UnavailableError
 
-__all__ = ["ByteBudget", "Turnstile", "in_own_task", "shielded", "task_group"]
+__all__ = [
+    "ByteBudget",
+    "Turnstile",
+    "in_own_task",
+    "opened_in_own_task",
+    "shielded",
+    "task_group",
+]
 
 T = TypeVar("T")
+
+
+class _Closeable(Protocol):
+    async def aclose(self) -> None: ...
+
+
+C = TypeVar("C", bound=_Closeable)
 
 
 @asynccontextmanager
@@ -65,6 +79,32 @@ async def in_own_task(call: Callable[[], Awaitable[T]]) -> T:
     async with task_group() as tasks:
         tasks.start_soon(run)
     return results[0]
+
+
+async def opened_in_own_task(call: Callable[[], Awaitable[C]], *, close_within: float) -> C:
+    """`in_own_task` for what opens something, which is closed when nobody gets it.
+
+    Args:
+        call: Opens it, and leaves nothing open when it is cancelled.
+        close_within: Seconds that closing may take.
+
+    Returns:
+        What is open.
+
+    A cancellation that comes when the work has just ended, too late for `call`, closes it.
+    """
+    opened: list[C] = []
+
+    async def open_() -> None:
+        opened.append(await call())
+
+    try:
+        await in_own_task(open_)
+    except BaseException:
+        for each in opened:
+            await shielded(each.aclose, within=close_within)
+        raise
+    return opened[0]
 
 
 async def shielded(call: Callable[[], Awaitable[T]], *, within: float) -> T:

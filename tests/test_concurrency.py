@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncstore.concurrency import ByteBudget, Turnstile, in_own_task, shielded, task_group
+from asyncstore.concurrency import (
+    ByteBudget,
+    Turnstile,
+    in_own_task,
+    opened_in_own_task,
+    shielded,
+    task_group,
+)
 from asyncstore.errors import UnavailableError
 
 pytestmark = pytest.mark.anyio
@@ -360,3 +367,38 @@ async def test_a_turnstile_forgets_who_was_cancelled() -> None:
     assert [task.cancelled() for task in tasks[1:]] == [True, False] * 4 + [True]
     with anyio.fail_after(10):
         await turnstile.enter()
+
+
+# opened_in_own_task
+
+
+class Opened:
+    closed = False
+
+    async def aclose(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.closed = True
+
+
+async def test_what_nobody_gets_is_closed() -> None:
+    opened = Opened()
+
+    async def open_() -> Opened:
+        # Too late for it to notice.
+        task.cancel()
+        return opened
+
+    task = asyncio.ensure_future(opened_in_own_task(open_, close_within=1))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert opened.closed
+
+
+async def test_what_somebody_gets_stays_open() -> None:
+    opened = Opened()
+
+    async def open_() -> Opened:
+        return opened
+
+    assert await opened_in_own_task(open_, close_within=1) is opened
+    assert not opened.closed

@@ -10,7 +10,7 @@ from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import override
 
-from asyncstore.concurrency import in_own_task, shielded
+from asyncstore.concurrency import opened_in_own_task, shielded
 from asyncstore.errors import UnsupportedError
 from asyncstore.metadata.sql.database import CLOSE_WITHIN, Database
 from asyncstore.metadata.sql.migrate import check_source, migrate
@@ -96,4 +96,4 @@ async def open_file_store(uri: str) -> FileMetadataStore:
         database.loaded = True
         return store
 
-    return await in_own_task(open_)
+    return await opened_in_own_task(open_, close_within=CLOSE_WITHIN)

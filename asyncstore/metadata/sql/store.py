@@ -6,7 +6,7 @@ import anyio.to_thread
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from asyncstore.concurrency import in_own_task, shielded
+from asyncstore.concurrency import opened_in_own_task, shielded
 from asyncstore.errors import InvalidStateError
 from asyncstore.metadata.sql import locations
 from asyncstore.metadata.sql.assessments import SqlAssessments
@@ -70,7 +70,7 @@ async def open_store(uri: str, artifact_location: str) -> SqlMetadataStore:
             raise
         return SqlMetadataStore(database, tables, root)
 
-    return await in_own_task(open_)
+    return await opened_in_own_task(open_, close_within=CLOSE_WITHIN)
 
 
 async def prepare(database: Database, root: str) -> Tables:
