@@ -10,7 +10,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from benchmarks import metadata, metric_peers
+from benchmarks import fluent, metadata, metric_peers
 from benchmarks.storages import STORAGES, place_of
 
 if TYPE_CHECKING:
@@ -287,6 +287,46 @@ def _metadata(database: str, what: str) -> Callable[[Lab], AbstractContextManage
     return task
 
 
+def _fluent_cases() -> Iterator[Case]:
+    for what, (_, about) in fluent.FLUENT_CASES.items():
+        yield Case(
+            name=f"fluent-{what}",
+            about=f"MLflow's fluent API, SQLite: {about}",
+            module="benchmarks.fluent",
+            peers=(OURS, "mlflow"),
+            task=_fluent(what),
+        )
+
+
+def _fluent(what: str) -> Callable[[Lab], AbstractContextManager[Task]]:
+    @contextlib.contextmanager
+    def task(lab: Lab) -> Iterator[Task]:
+        count = fluent.FLUENT_CASES[what][0]
+        database = lab.filled_database if what == "search-runs" else lab.mlflow_database
+        prefix = lab.new_name()
+        arguments = {
+            "uri": lab.copy_of(database("sqlite")),
+            "artifacts": f"s3://{lab.bucket}/{prefix}",
+            "local": str(lab.small_files),
+            "what": what,
+            "count": max(count // 10, 1) if lab.quick else count,
+        }
+        try:
+            yield Task(arguments, _variables(lab, delayed=True))
+            if what == "log-artifacts":
+                keys = lab.radosgw.keys(lab.bucket, prefix)
+                if sum("/many/" in key for key in keys) != lab.small_count:
+                    raise WrongOutcomeError(f"{len(keys)} objects of {lab.small_count}")
+            if what == "async-metrics":
+                found = _count(lab, arguments["uri"], "metrics")
+                if found != arguments["count"] + 2:
+                    raise WrongOutcomeError(f"{found} metrics of {arguments['count']}")
+        finally:
+            lab.radosgw.discard(lab.bucket, prefix)
+
+    return task
+
+
 def _count(lab: Lab, uri: str, table: str) -> int:
     statement = f"SELECT count(*) FROM {table}"
     if uri.startswith("sqlite"):
@@ -307,6 +347,7 @@ CASES: dict[str, Case] = {
         *_storage_cases(),
         *_metric_cases(),
         *_metadata_cases(),
+        *_fluent_cases(),
         Case(
             "import",
             "python -c 'import ...' (nothing: the interpreter alone)",
