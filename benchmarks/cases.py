@@ -301,15 +301,16 @@ def _fluent_cases() -> Iterator[Case]:
 def _fluent(what: str) -> Callable[[Lab], AbstractContextManager[Task]]:
     @contextlib.contextmanager
     def task(lab: Lab) -> Iterator[Task]:
-        count = fluent.FLUENT_CASES[what][0]
+        whole = fluent.FLUENT_CASES[what][0]
+        count = max(whole // 10, 1) if lab.quick else whole
         database = lab.filled_database if what == "search-runs" else lab.mlflow_database
-        prefix = lab.new_name()
+        uri, prefix = lab.copy_of(database("sqlite")), lab.new_name()
         arguments = {
-            "uri": lab.copy_of(database("sqlite")),
+            "uri": uri,
             "artifacts": f"s3://{lab.bucket}/{prefix}",
             "local": str(lab.small_files),
             "what": what,
-            "count": max(count // 10, 1) if lab.quick else count,
+            "count": count,
         }
         try:
             yield Task(arguments, _variables(lab, delayed=True))
@@ -318,9 +319,9 @@ def _fluent(what: str) -> Callable[[Lab], AbstractContextManager[Task]]:
                 if sum("/many/" in key for key in keys) != lab.small_count:
                     raise WrongOutcomeError(f"{len(keys)} objects of {lab.small_count}")
             if what == "async-metrics":
-                found = _count(lab, arguments["uri"], "metrics")
-                if found != arguments["count"] + 2:
-                    raise WrongOutcomeError(f"{found} metrics of {arguments['count']}")
+                found = _count(lab, uri, "metrics")
+                if found != count + 2:
+                    raise WrongOutcomeError(f"{found} metrics of {count}")
         finally:
             lab.radosgw.discard(lab.bucket, prefix)
 

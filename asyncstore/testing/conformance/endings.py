@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import os
-import signal
+import sys
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -190,13 +192,15 @@ class EndingTests(StorageTests):
         assert self.use(artifact_uri, storage_options)
         child = os.fork()
         if not child:
-            # Neither the tests nor their clean-up go on here; and nothing waits for ever.
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(60)
+            # Neither the tests nor their clean-up go on here; and what waits for ever shows where.
+            faulthandler.dump_traceback_later(60, exit=True, file=sys.__stderr__)
             status = 2
             try:
-                status = 0 if self.use(artifact_uri, storage_options) else 1
+                status = 0 if self.use(artifact_uri, storage_options) else 3
+            except BaseException:
+                traceback.print_exc(file=sys.__stderr__)
             finally:
                 os._exit(status)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status == 0, f"the child ended with {status}; its own words are on stderr"
         assert self.use(artifact_uri, storage_options)
