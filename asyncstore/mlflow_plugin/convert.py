@@ -45,9 +45,11 @@ def arguments(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _texts(values: Any) -> dict[str, str]:
-    if isinstance(values, Mapping):
-        return dict(values)
-    return {each.key: each.value for each in values}
+    given = values if isinstance(values, Mapping) else {each.key: each.value for each in values}
+    # MLflow hands on the numbers of `start_run(tags=...)`, and its databases make text of them.
+    return {
+        key: str(value) if isinstance(value, int | float) else value for key, value in given.items()
+    }
 
 
 def metric(value: Any) -> ours.Metric:
