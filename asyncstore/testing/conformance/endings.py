@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import faulthandler
 import os
-import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -193,12 +192,12 @@ class EndingTests(StorageTests):
         child = os.fork()
         if not child:
             # Neither the tests nor their clean-up go on here; and what waits for ever shows where.
-            faulthandler.dump_traceback_later(60, exit=True, file=sys.__stderr__)
+            faulthandler.dump_traceback_later(60, exit=True, file=2)
             status = 2
             try:
                 status = 0 if self.use(artifact_uri, storage_options) else 3
-            except BaseException:
-                traceback.print_exc(file=sys.__stderr__)
+            except BaseException:  # noqa: BLE001  the child ends here, whatever it is
+                os.write(2, traceback.format_exc().encode())
             finally:
                 os._exit(status)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
