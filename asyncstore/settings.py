@@ -654,7 +654,7 @@ ASYNCSTORE_AUTH_COMMAND = _setting(
 ASYNCSTORE_AUTH_COMMAND_LIFETIME = _setting(
     "ASYNCSTORE_AUTH_COMMAND_LIFETIME",
     SECONDS,
-    300,
+    cast("int | None", 300),
     "How long what the command printed counts, unless the server refuses it before.",
     applies_to=REQUEST_AUTH,
     unit="seconds",
