@@ -7,6 +7,7 @@ what `get_auth` returns to requests; it needs neither of the two.
 from __future__ import annotations
 
 import base64
+import math
 import os
 import re
 import shlex
@@ -176,10 +177,11 @@ def _from_command(command: str) -> str:
     state = _remembered
     # One run serves all the threads that ask at the same time.
     with state.lock:
-        lifetime = settings.ASYNCSTORE_AUTH_COMMAND_LIFETIME.get()
+        limit = settings.ASYNCSTORE_AUTH_COMMAND_LIFETIME.get()
+        lifetime = math.inf if limit is None or limit < 0 else limit
         if state.command is not None:
             asked, printed, at = state.command
-            if asked == command and (lifetime == -1 or time.monotonic() < at + lifetime):
+            if asked == command and time.monotonic() < at + lifetime:
                 return printed
         printed = _run(command)
         state.command = (command, printed, time.monotonic())
