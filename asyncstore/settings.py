@@ -7,6 +7,7 @@ from `SETTINGS`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,12 +17,20 @@ from typing import Any, Generic, TypeVar, cast
 
 from asyncstore.errors import InvalidParameterError
 
-__all__ = ["SETTINGS", "Setting"]
+__all__ = ["SETTINGS", "Setting", "storage_environment"]
 
 T = TypeVar("T")
 MIB = 1024 * 1024
+# What storages and their libraries read, beside the rest of MLflow's and asyncstore's variables.
+_STORAGE_PREFIXES = (
+    *("AWS_", "AZURE_", "GOOGLE_", "CLOUDSDK_", "GCSFS_", "STORAGE_EMULATOR_", "SSH_", "SSL_"),
+    *("HADOOP_", "KRB5", "OSS_", "OCI_", "HF_", "FSSPEC_", "ARTIFACTORY_", "MLFLOW_S3_"),
+    *("MLFLOW_BOTO_", "MLFLOW_GCS_", "MLFLOW_MULTIPART_", "MLFLOW_ARTIFACT_", "MLFLOW_KERBEROS_"),
+    *("MLFLOW_PYARROW_", "MLFLOW_OSS_", "MLFLOW_MYSQL_", "MLFLOW_SQLALCHEMYSTORE_"),
+)
 # RFC 9110, sections 5.1 and 5.5.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SCHEME_NAME = re.compile(r"[a-z][a-z0-9+.-]*")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 
 
@@ -154,6 +163,13 @@ def _hadoop_properties(text: str) -> dict[str, str]:
     return properties
 
 
+def _schemes(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip().lower() for name in text.split(",") if name.strip())
+    if not all(_SCHEME_NAME.fullmatch(name) for name in names):
+        raise ValueError(text)
+    return names
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in words:
@@ -172,6 +188,7 @@ BOOLEAN = (_boolean, "true, false, 1 or 0")
 SIZE = (_at_least(1), "a whole number of bytes above 0")
 COUNT = (_at_least(0), "a whole number, 0 or more")
 SECONDS = (_at_least(-1), "a whole number of seconds; -1 means no limit")
+SCHEMES = (_schemes, "schemes with commas between them, such as s3,gs")
 GCS_CHUNK = (_multiple_of_256_kib, "a number of bytes that is a multiple of 262144 (256 KiB)")
 
 ANY_STORAGE = "every artifact storage"
@@ -602,6 +619,31 @@ MLFLOW_SERVER_ARTIFACT_ROOT = _setting(
     "Artifact root of the `mlflow server` that the process is; set by that command.",
     applies_to="asyncstore inside MLflow",
 )
+MLFLOW_SERVER_ARTIFACT_DESTINATION = _setting(
+    "_MLFLOW_SERVER_ARTIFACT_DESTINATION",
+    TEXT,
+    None,
+    "Artifacts destination of the `mlflow server` that the process is; set by that command.",
+    applies_to="asyncstore inside MLflow",
+)
+MLFLOW_ALLOWED_HOST_ADDRESSED_ARTIFACT_SCHEMES = _setting(
+    "MLFLOW_ALLOWED_HOST_ADDRESSED_ARTIFACT_SCHEMES",
+    SCHEMES,
+    cast("tuple[str, ...]", ()),
+    "Schemes that an `mlflow server` opens wherever a client says; others but s3, gs and wasbs "
+    "only below its own artifact root and destination.",
+    applies_to="asyncstore inside MLflow",
+    mlflow="For `asyncstore+` URIs also local paths, databases and what else MLflow has not; in "
+    "every version of MLflow.",
+)
+ASYNCSTORE_MLFLOW_ARTIFACT_SCHEMES = _setting(
+    "ASYNCSTORE_MLFLOW_ARTIFACT_SCHEMES",
+    SCHEMES,
+    cast("tuple[str, ...]", ()),
+    "Schemes of artifact URIs that asyncstore serves inside MLflow as if `asyncstore+` stood "
+    "before them; `file` includes plain paths. Read when MLflow is imported.",
+    applies_to="asyncstore inside MLflow",
+)
 MLFLOW_TRACKING_AUTH = _setting(
     "MLFLOW_TRACKING_AUTH",
     TEXT,
@@ -762,3 +804,21 @@ DASK_WORKER_NAME = _setting(
     "Worker of Dask, set by its operator of Kubernetes.",
     applies_to=RUN_CONTEXT,
 )
+
+
+def storage_environment(environ: Mapping[str, str] | None = None) -> str:
+    """Tells environments apart in which storages are reached in another way or as somebody else.
+
+    Args:
+        environ: Where to look; None is the process environment.
+
+    Returns:
+        A digest, from which no value can be read.
+    """
+    variables = os.environ if environ is None else environ
+    relevant = sorted(
+        (name, value)
+        for name, value in variables.items()
+        if name.startswith(_STORAGE_PREFIXES) or name == "HOME" or name.lower().endswith("_proxy")
+    )
+    return hashlib.sha256(repr(relevant).encode(errors="surrogateescape")).hexdigest()

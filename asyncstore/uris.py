@@ -56,9 +56,17 @@ def without_prefix(uri: str) -> str:
 
     Returns:
         The URI without the prefix.
+
+    Raises:
+        InvalidParameterError: The prefix stands there twice.
     """
     prefix = "asyncstore+"
-    return uri[len(prefix) :] if scheme_of(uri).startswith(prefix) else uri
+    if not scheme_of(uri).startswith(prefix):
+        return uri
+    rest = uri[len(prefix) :]
+    if scheme_of(rest).startswith(prefix):
+        raise InvalidParameterError(f"{redact(uri)}: write {prefix} once")
+    return rest
 
 
 def local_path(uri: str) -> Path:

@@ -42,6 +42,10 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"a.b=c": {"a.b": "c"}, "a=1, b=": {"a": "1", "b": ""}},
         ["a.b", "=c", "a=1,,b=2"],
     ),
+    "schemes with commas between them, such as s3,gs": (
+        {"s3": ("s3",), " S3, gs ,": ("s3", "gs"), "asyncstore+s3": ("asyncstore+s3",)},
+        ["s3://", "s3 gs", "3s", "s3;gs"],
+    ),
     f"one of {', '.join(POOL_CLASSES)}": (
         {"NullPool": "NullPool", "QueuePool": "QueuePool"},
         ["nullpool", "SwimmingPool"],

@@ -7,7 +7,14 @@ import mimetypes
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+)
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +22,11 @@ from typing import Any, TypeVar
 
 import anyio
 from fsspec.callbacks import Callback, NoOpCallback
+from typing_extensions import override
 
 from asyncstore import uris
+from asyncstore.artifacts.presigned import PresignedMethods
+from asyncstore.artifacts.streaming import upload_stream
 from asyncstore.artifacts.transfer import Transfer, TransferOptions, check_name
 from asyncstore.backends import Backend, Capabilities, open_backend
 from asyncstore.backends.base import grouped
@@ -28,7 +38,7 @@ from asyncstore.errors import (
     NotFoundError,
     UnsupportedError,
 )
-from asyncstore.files.reading import LocalFile, find, scan
+from asyncstore.files.reading import content_type_of, find, scan
 from asyncstore.files.threads import run_in_thread
 
 __all__ = ["ArtifactRepository"]
@@ -39,7 +49,7 @@ CLEANUP_WITHIN = 30.0
 DELETE_BATCH = 1000
 
 
-class ArtifactRepository:
+class ArtifactRepository(PresignedMethods):
     """The artifacts below one URI, on any storage.
 
     An async context manager: opened by `async with`, or by `await repository.open()` and closed by
@@ -47,7 +57,8 @@ class ArtifactRepository:
     at once from many tasks; their transfers share the budgets of `transfer`.
 
     Args:
-        artifact_uri: The root: a path, `file:`, `s3:`, `memory:` or any other protocol of fsspec.
+        artifact_uri: The root: a path, `file:`, `s3:`, `memory:` or any other protocol of fsspec;
+            `asyncstore+`, with which MLflow finds asyncstore, may stand before it.
         storage_options: Arguments of the fsspec filesystem, above the variables; None for none.
         transfer: Part sizes, budgets, timeout and retries; None takes the variables.
     """
@@ -131,7 +142,7 @@ class ArtifactRepository:
             on another storage.
         """
         backend, transfer, loop = self._state()
-        other = backend.at(os.fspath(artifact_uri))
+        other = backend.at(uris.without_prefix(os.fspath(artifact_uri)))
         if other is None:
             return None
         repository = ArtifactRepository(artifact_uri, transfer=self._options)
@@ -168,6 +179,7 @@ class ArtifactRepository:
             )
         return self._opened
 
+    @override
     async def _operation(self, action: str, call: Callable[[Backend, Transfer], Awaitable[T]]) -> T:
         backend, transfer, _ = self._state()
 
@@ -377,6 +389,36 @@ class ArtifactRepository:
 
         return await self._operation("download from", download)
 
+    async def download_file(
+        self, artifact_path: str, local_path: StrPath, *, callback: Callback | None = None
+    ) -> None:
+        """Download one file to a path of its own.
+
+        Args:
+            artifact_path: The file.
+            local_path: Where to; directories are made. Readers of it see the old file or the new.
+            callback: Progress in bytes; None for none.
+
+        Raises:
+            NotFoundError: There is no such file.
+            InvalidParameterError: It is a directory, or the path would leave the root.
+            IntegrityError: The file changed on the storage while it was being received.
+
+        A cancellation leaves what was at `local_path`.
+        """
+        name = uris.artifact_path(artifact_path)
+        progress = callback or NoOpCallback()
+        destination = Path(local_path)
+
+        async def download(backend: Backend, transfer: Transfer) -> None:
+            entry = await transfer.request(lambda: backend.info(name))
+            if entry.is_dir:
+                raise InvalidParameterError(f"{name or 'the root'!r} is a directory")
+            progress.set_size(entry.file_size)
+            await transfer.download(backend, entry, destination, progress)
+
+        await self._operation("download from", download)
+
     async def delete_artifacts(self, artifact_path: str | None = None) -> None:
         """Delete a file or a whole directory; what does not exist is no error, as in MLflow.
 
@@ -439,10 +481,30 @@ class ArtifactRepository:
         name = uris.artifact_path(path)
         if not name:
             raise InvalidParameterError("a file needs a name; the path is the repository's root")
-        guessed = LocalFile(Path(name), name, len(data), 0).content_type
+        guessed = content_type_of(name)
         await self._operation(
             "write to",
             lambda backend, transfer: transfer.request(lambda: backend.write(name, data, guessed)),
+        )
+
+    async def write_stream(self, path: str, pieces: AsyncIterable[bytes]) -> None:
+        """Store a file that comes piece by piece, in constant memory.
+
+        Args:
+            path: Where to.
+            pieces: The content, in pieces of any size.
+
+        Raises:
+            InvalidParameterError: The path would leave the root, or is the root.
+            PermissionDeniedError: The storage refuses.
+
+        What `pieces` raises comes out. That or a cancellation leaves the file that was there.
+        """
+        name = uris.artifact_path(path)
+        if not name:
+            raise InvalidParameterError("a file needs a name; the path is the repository's root")
+        await self._operation(
+            "write to", lambda backend, transfer: upload_stream(backend, transfer, name, pieces)
         )
 
     @asynccontextmanager

@@ -129,7 +129,7 @@ class Transfer:
         self.request_timeout = None if options.timeout is not None else storage.request_timeout
         self._files = limit
         self._requests = anyio.CapacityLimiter(limit)
-        self._memory = ByteBudget(options.max_memory)
+        self.memory = ByteBudget(options.max_memory)
 
     @contextmanager
     def deadline(self, action: str) -> Iterator[None]:
@@ -232,7 +232,7 @@ class Transfer:
             await self.request(lambda: backend.write(file.artifact_path, data, file.content_type))
             callback.relative_update(file.size)
 
-        async with self._memory.hold(sum(file.size for file in files)):
+        async with self.memory.hold(sum(file.size for file in files)):
             contents = await run_in_thread(lambda: [file.read() for file in files])
             if backend.capabilities.batch_writes:
                 batch = [
@@ -246,12 +246,13 @@ class Transfer:
                 for file, data in zip(files, contents, strict=True):
                     tasks.start_soon(send, file, data)
 
-    def _part_size(self, backend: Backend) -> int:
+    def part_size(self, backend: Backend) -> int:
+        """Bytes of an upload part."""
         chunk_size = self.options.multipart_upload_chunk_size or DEFAULT_CHUNK_SIZE
         return max(chunk_size, backend.capabilities.min_part_size)
 
     def _goes_whole(self, backend: Backend, file: LocalFile) -> bool:
-        part_size = self._part_size(backend)
+        part_size = self.part_size(backend)
         minimum = self.options.multipart_upload_minimum_file_size or part_size + 1
         return file.size < minimum and file.size <= part_size
 
@@ -268,7 +269,7 @@ class Transfer:
 
         A cancellation leaves nothing on the storage.
         """
-        part_size = self._part_size(backend)
+        part_size = self.part_size(backend)
         minimum = self.options.multipart_upload_minimum_file_size or part_size + 1
         limits = backend.capabilities
         streams = limits.max_file_size is not None and file.size <= limits.max_file_size
@@ -281,7 +282,7 @@ class Transfer:
             await self._upload_parts(backend, file, part_size, callback)
 
     async def _upload_whole(self, backend: Backend, file: LocalFile) -> None:
-        async with self._memory.hold(file.size):
+        async with self.memory.hold(file.size):
             data = await run_in_thread(file.read)
             await self.request(lambda: backend.write(file.artifact_path, data, file.content_type))
 
@@ -323,11 +324,11 @@ class Transfer:
             if limits.parallel_parts:
                 async with task_group() as tasks:
                     for part in parts:
-                        await self._memory.acquire(part.size)
+                        await self.memory.acquire(part.size)
                         tasks.start_soon(send, part)
             else:
                 for part in parts:
-                    await self._memory.acquire(part.size)
+                    await self.memory.acquire(part.size)
                     await send(part)
             await run_in_thread(source.check_unchanged)
             complete = upload.complete
@@ -350,7 +351,7 @@ class Transfer:
                 source.recycle(data)
                 callback.relative_update(part.size)
             finally:
-                self._memory.release(part.size)
+                self.memory.release(part.size)
 
         return send
 
@@ -415,7 +416,7 @@ class Transfer:
                 )
             return data
 
-        async with self._memory.hold(size):
+        async with self.memory.hold(size):
             data = await self.request(attempt) if size else b""
             await run_in_thread(lambda: write_file(destination, data))
 
@@ -439,7 +440,7 @@ class Transfer:
             if entry.file_size is not None and offset != part.offset + part.size:
                 raise UnavailableError(f"{entry.path!r}: the stream ended at byte {offset}")
 
-        async with self._memory.hold(STREAM_MEMORY):
+        async with self.memory.hold(STREAM_MEMORY):
             await self.request(attempt)
 
     async def stream(
@@ -447,7 +448,7 @@ class Transfer:
     ) -> AsyncGenerator[bytes]:
         """The bytes of a file in pieces, held as one request while they are read."""
         async with (
-            self._memory.hold(STREAM_MEMORY),
+            self.memory.hold(STREAM_MEMORY),
             self.slot(),
             aclosing(backend.read(path, start, end)) as pieces,
         ):

@@ -13,7 +13,7 @@ from asyncstore.backends import plugins
 from asyncstore.backends.base import Backend, Capabilities
 from asyncstore.errors import AsyncStoreError, InvalidParameterError, MissingDependencyError
 
-__all__ = ["Backend", "Capabilities", "open_backend"]
+__all__ = ["Backend", "Capabilities", "known_schemes", "open_backend"]
 
 
 class Registration(NamedTuple):
@@ -76,7 +76,8 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any] | None = Non
     protocols and in the entry points of `plugins.MLFLOW`, in this order.
 
     Args:
-        uri: A path, or a URI of any scheme that one of these has.
+        uri: A path, or a URI of any scheme that one of these has; `asyncstore+` before the scheme
+            changes nothing.
         storage_options: Arguments of the fsspec filesystem; None for none.
 
     Raises:
@@ -84,6 +85,7 @@ async def open_backend(uri: str, storage_options: Mapping[str, Any] | None = Non
         MissingDependencyError: The scheme's library is not installed; says which extra has it.
         AsyncStoreError: The scheme is a plugin's, and the plugin cannot be loaded.
     """
+    uri = uris.without_prefix(uri)
     scheme = uris.scheme_of(uri)
     options = storage_options or {}
     registration = _registration(scheme)
@@ -126,6 +128,14 @@ async def _open_plugin(scheme: str, uri: str, options: Mapping[str, Any]) -> Bac
     from asyncstore.backends import mlflow_plugin
 
     return await mlflow_plugin.open_backend(plugin, uri, options)
+
+
+def known_schemes() -> list[str]:
+    """The schemes that asyncstore itself and fsspec serve, installed or not. Imports fsspec."""
+    from fsspec import available_protocols
+    from fsspec.registry import registry
+
+    return sorted({*SCHEMES, *available_protocols(), *registry} - {""})
 
 
 def _registration(scheme: str) -> Registration | None:

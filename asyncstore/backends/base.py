@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asyncstore import uris
+from asyncstore.backends.presigned import Presigning
 from asyncstore.entities import FileInfo
 from asyncstore.errors import NotFoundError
 from asyncstore.files.reading import ContentType, LocalFile, OpenFile
@@ -161,6 +162,10 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     async def delete_directory(self, path: str) -> None:
         """Remove a directory whose files are gone; nothing to do where directories are prefixes."""
+
+    def presigning(self) -> Presigning | None:
+        """What gives others access to one artifact for a while; None where there is no such way."""
+        return None
 
     @abc.abstractmethod
     def at(self, uri: str) -> Backend | None:

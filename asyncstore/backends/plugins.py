@@ -39,6 +39,10 @@ class Plugin(NamedTuple):
     value: Any
 
 
+#: asyncstore inside MLflow, which is no storage of somebody else.
+OWN = "asyncstore.mlflow_plugin."
+
+
 def schemes() -> list[str]:
     """The schemes of all installed plugins, whether they can be loaded or not. Blocks."""
     found = {entry.name.lower() for group in (BACKENDS, MLFLOW) for entry in _entries(group)}
@@ -97,7 +101,8 @@ def _entries(group: str) -> list[EntryPoint]:
     def order(entry: EntryPoint) -> tuple[str, str, str]:
         return entry.dist.name if entry.dist else "", entry.name, entry.value
 
-    return sorted(entry_points(group=group), key=order)
+    foreign = (entry for entry in entry_points(group=group) if not entry.value.startswith(OWN))
+    return sorted(foreign, key=order)
 
 
 def _find(group: str, scheme: str, usable: Any) -> Plugin | None:

@@ -18,6 +18,7 @@ from asyncstore.backends.http_body import body
 from asyncstore.backends.s3_client import MAX_CONNECTIONS, connect
 from asyncstore.backends.s3_direct import Direct
 from asyncstore.backends.s3_errors import RangeNotSatisfiableError, translated
+from asyncstore.backends.s3_presigned import S3Presigning
 from asyncstore.backends.sockets import Sockets
 from asyncstore.concurrency import Turnstile
 from asyncstore.entities import FileInfo
@@ -102,7 +103,7 @@ class S3Backend(Backend):
         self._expected_bucket_owner = expected_bucket_owner
         self._members_of: dict[str, set[str]] = {}
         self._turnstile = Turnstile(REQUESTS_PER_TURN)
-        self._bucket, _, self._prefix = root.partition("/")
+        self.bucket, _, self._prefix = root.partition("/")
         # Of the URI; None where the variables say it.
         self.endpoint_url: str | None = None
 
@@ -145,11 +146,22 @@ class S3Backend(Backend):
             self._members_of[operation] = set(model.input_shape.members)
         return self._members_of[operation]
 
-    def _key(self, path: str) -> str:
+    def key(self, path: str) -> str:
+        """The key of an object in the bucket."""
         return "/".join(part for part in (self._prefix, path) if part)
 
+    def shown(self, path: str) -> str:
+        """An object as a person names it."""
+        return f"s3://{self.bucket}/{self.key(path)}"
+
+    @property
+    def owner_args(self) -> dict[str, str]:
+        """What has S3 refuse a bucket of somebody else."""
+        owner = self._expected_bucket_owner
+        return {"ExpectedBucketOwner": owner} if owner else {}
+
     def _directory_key(self, path: str) -> str:
-        key = self._key(path)
+        key = self.key(path)
         return key + "/" if key else ""
 
     def _path(self, key: str) -> str:
@@ -164,16 +176,15 @@ class S3Backend(Backend):
             kwargs: The arguments of the method, but for the bucket and its owner.
         """
         await self._turnstile.enter()
-        if self._expected_bucket_owner:
-            kwargs["ExpectedBucketOwner"] = self._expected_bucket_owner
-        with translated(f"{operation} s3://{self._bucket}/{self._key(path)}"):
-            if self._direct.serves(operation, self._bucket, kwargs):
-                answer = await self._direct.send(operation, self._bucket, kwargs)
+        kwargs |= self.owner_args
+        with translated(f"{operation} {self.shown(path)}"):
+            if self._direct.serves(operation, self.bucket, kwargs):
+                answer = await self._direct.send(operation, self.bucket, kwargs)
                 if answer is not None:
                     return answer
-            answer = await getattr(self._client, operation)(Bucket=self._bucket, **kwargs)
+            answer = await getattr(self._client, operation)(Bucket=self.bucket, **kwargs)
             if "Key" in kwargs:
-                self._direct.learn(self._bucket, kwargs["Key"])
+                self._direct.learn(self.bucket, kwargs["Key"])
             return answer
 
     def upload_args(self, operation: str, content_type: ContentType | None = None) -> Any:
@@ -186,7 +197,7 @@ class S3Backend(Backend):
 
     async def info(self, path: str) -> FileInfo:
         """HEAD for a file, else one listing for a directory."""
-        key = self._key(path)
+        key = self.key(path)
         if path and key:
             try:
                 head = await self.call("head_object", path, Key=key)
@@ -243,14 +254,14 @@ class S3Backend(Backend):
         arguments: dict[str, Any] = {}
         if start == end:
             # HTTP has no range for that.
-            await self.call("head_object", path, Key=self._key(path))
+            await self.call("head_object", path, Key=self.key(path))
             return
         if start or end is not None:
             arguments["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
         if etag:
             arguments["IfMatch"] = etag
         try:
-            answer = await self.call("get_object", path, Key=self._key(path), **arguments)
+            answer = await self.call("get_object", path, Key=self.key(path), **arguments)
         except RangeNotSatisfiableError:
             return
         body = answer["Body"]
@@ -258,7 +269,7 @@ class S3Backend(Backend):
         whole = "ContentRange" not in answer and answer["ContentLength"] != left
         if arguments.get("Range") and whole:
             skip = start
-        with translated(f"read s3://{self._bucket}/{self._key(path)}"):
+        with translated(f"read {self.shown(path)}"):
             try:
                 while left != 0 and (piece := await body.read(READ_SIZE)):
                     if skip:
@@ -278,7 +289,7 @@ class S3Backend(Backend):
         await self.call(
             "put_object",
             path,
-            Key=self._key(path),
+            Key=self.key(path),
             Body=body(data),
             ContentMD5=await content_md5(data),
             **self.upload_args("PutObject", content_type),
@@ -295,7 +306,7 @@ class S3Backend(Backend):
             await self.call(
                 "put_object",
                 file.artifact_path,
-                Key=self._key(file.artifact_path),
+                Key=self.key(file.artifact_path),
                 Body=body,
                 ContentMD5=md5,
                 **self.upload_args("PutObject", file.content_type),
@@ -303,17 +314,27 @@ class S3Backend(Backend):
 
     async def start_upload(self, path: str, content_type: ContentType) -> S3MultipartUpload:
         """CreateMultipartUpload."""
+        upload_id = await self.create_upload(path, content_type)
+        return S3MultipartUpload(self, path, self.key(path), upload_id)
+
+    async def create_upload(self, path: str, content_type: ContentType) -> str:
+        """CreateMultipartUpload; the upload's id."""
         answer = await self.call(
             "create_multipart_upload",
             path,
-            Key=self._key(path),
+            Key=self.key(path),
             **self.upload_args("CreateMultipartUpload", content_type),
         )
-        return S3MultipartUpload(self, path, self._key(path), answer["UploadId"])
+        upload_id: str = answer["UploadId"]
+        return upload_id
+
+    def presigning(self) -> S3Presigning:
+        """By the client's own signatures."""
+        return S3Presigning(self, self._client)
 
     async def delete(self, paths: Sequence[str]) -> None:
         """DeleteObjects, 1,000 keys a request."""
-        await self._delete_keys([self._key(path) for path in paths])
+        await self._delete_keys([self.key(path) for path in paths])
 
     async def _delete_keys(self, keys: Sequence[str]) -> None:
         for first in range(0, len(keys), DELETE_BATCH):
@@ -324,7 +345,7 @@ class S3Backend(Backend):
                 Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True},
             )
             for error in answer.get("Errors", []):
-                with translated(f"delete s3://{self._bucket}/{error['Key']}"):
+                with translated(f"delete s3://{self.bucket}/{error['Key']}"):
                     raise self._client.exceptions.ClientError({"Error": error}, "DeleteObjects")
 
     async def delete_directory(self, path: str) -> None:

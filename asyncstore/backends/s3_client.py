@@ -15,6 +15,7 @@ from s3fs import S3FileSystem
 
 from asyncstore import __version__, settings
 from asyncstore.backends.checksums import md5_base64
+from asyncstore.backends.s3_presigned import register
 from asyncstore.backends.s3_uris import S3Location
 from asyncstore.backends.sockets import Sockets
 
@@ -42,6 +43,7 @@ def connect(storage_options: Mapping[str, Any], location: S3Location) -> tuple[A
     # Waiting for "100 Continue" costs every upload a round trip.
     session.unregister("before-call.s3", add_expect_header)
     session.register("before-sign.s3.DeleteObjects", _sign_with_md5)
+    register(session)
     fs = S3FileSystem(session=session, **options)
     # The client awaits nothing but its credentials, and binds to a loop with its first request;
     # making it takes a tenth of a second of the processor.

@@ -23,7 +23,7 @@ from asyncstore.errors import (
 )
 from asyncstore.multipart import Part, plan_parts
 
-__all__ = ["ContentType", "LocalFile", "OpenFile", "find", "scan"]
+__all__ = ["ContentType", "LocalFile", "OpenFile", "content_type_of", "find", "scan"]
 
 MIB = 1024 * 1024
 MAPPED = 128 * 1024
@@ -40,6 +40,11 @@ class ContentType:
 
     type: str | None = None
     encoding: str | None = None
+
+
+def content_type_of(name: str) -> ContentType:
+    """What a file of a name holds."""
+    return ContentType(*mimetypes.guess_type(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class LocalFile:
     @property
     def content_type(self) -> ContentType:
         """Guessed from the name, as MLflow does."""
-        return ContentType(*mimetypes.guess_type(self.path.name))
+        return content_type_of(self.path.name)
 
     def read(self) -> bytes | memoryview:
         """The whole content.

@@ -149,7 +149,7 @@ async def run(
     # It works as before, with every budget at its full size.
     transfer = repository._state()[1]
     assert transfer._requests.borrowed_tokens == 0
-    assert transfer._memory._free == transfer.options.max_memory
+    assert transfer.memory._free == transfer.options.max_memory
     return cancelled, steps.count
 
 
