@@ -93,6 +93,8 @@ def _method(mlflows: Callable[..., Any], name: str) -> Callable[..., Any]:
             # Functions that the interpreter calls when it exits, such as MLflow's own that ends the
             # active run.
             return mlflows(self, *args, **kwargs)
-        return convert.result(self.run_on_asyncstore(name, converted))
+        found = convert.result(self.run_on_asyncstore(name, converted))
+        # Of MLflow's searches this one alone has its token beside the list.
+        return (list(found), found.token) if name == "search_traces" else found
 
     return method
