@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError
-from azure.storage.blob import BlobBlock, ContentSettings
+from azure.storage.blob import BlobBlock
 from azure.storage.blob.aio import BlobPrefix
 
 from asyncstore import uris
@@ -21,9 +21,11 @@ from asyncstore.backends.azure_client import (
     Account,
     Service,
     connect,
+    content_settings,
     parse_uri,
     translated,
 )
+from asyncstore.backends.azure_presigned import AzurePresigning, block_id
 from asyncstore.backends.base import Backend, Capabilities
 from asyncstore.backends.checksums import content_md5
 from asyncstore.backends.http_body import body
@@ -225,7 +227,7 @@ class AzureBackend(Backend):
                 bytes(data),
                 length=len(data),
                 overwrite=True,
-                content_settings=_settings(content_type),
+                content_settings=content_settings(content_type),
                 max_concurrency=1,
                 headers={"Content-MD5": md5},
             )
@@ -233,6 +235,10 @@ class AzureBackend(Backend):
     async def start_upload(self, path: str, content_type: ContentType) -> AzureUpload:
         """Nothing to ask for: blocks belong to a name."""
         return AzureUpload(self, path, content_type)
+
+    def presigning(self) -> AzurePresigning:
+        """By shared access signatures."""
+        return AzurePresigning(self, self._service.client)
 
     async def delete(self, paths: Sequence[str]) -> None:
         """One request each, several at once."""
@@ -285,8 +291,7 @@ class AzureUpload:
     async def upload_part(self, part: Part, data: bytes | memoryview) -> None:
         """Put Block with Content-MD5."""
         md5 = await content_md5(data)
-        # All ids of a blob have one length.
-        block = f"{part.number:05}"
+        block = block_id(part.number)
         with translated(f"write {self._backend.shown(self._path)}"):
             await self._backend.blob(self._path).stage_block(
                 block, body(data), length=part.size, headers={"Content-MD5": md5}
@@ -305,17 +310,13 @@ class AzureUpload:
         try:
             with translated(f"write {self._backend.shown(self._path)}"):
                 await self._backend.blob(self._path).commit_block_list(
-                    blocks, content_settings=_settings(self._content_type)
+                    blocks, content_settings=content_settings(self._content_type)
                 )
         except NotFoundError as error:
             raise IntegrityError(f"{error}; another upload to it discarded the blocks") from error
 
     async def abort(self) -> None:
         """Nothing to do; see above."""
-
-
-def _settings(content_type: ContentType) -> ContentSettings:
-    return ContentSettings(content_type=content_type.type, content_encoding=content_type.encoding)
 
 
 def _is_directory(entry: Any) -> bool:

@@ -19,6 +19,7 @@ from azure.core.exceptions import (
 )
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.identity.aio import DefaultAzureCredential
+from azure.storage.blob import ContentSettings
 from azure.storage.blob.aio import BlobServiceClient
 
 from asyncstore import __version__, settings, uris
@@ -32,8 +33,17 @@ from asyncstore.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from asyncstore.files.reading import ContentType
 
-__all__ = ["MAX_CONNECTIONS", "Account", "Service", "connect", "parse_uri", "translated"]
+__all__ = [
+    "MAX_CONNECTIONS",
+    "Account",
+    "Service",
+    "connect",
+    "content_settings",
+    "parse_uri",
+    "translated",
+]
 
 MAX_CONNECTIONS = 64
 FORMS = (
@@ -165,6 +175,11 @@ async def connect(account: Account, storage_options: Mapping[str, Any]) -> Servi
     except BaseException:
         await session.close()
         raise
+
+
+def content_settings(content_type: ContentType) -> ContentSettings:
+    """What a blob says of its content."""
+    return ContentSettings(content_type=content_type.type, content_encoding=content_type.encoding)
 
 
 @contextmanager

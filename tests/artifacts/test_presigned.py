@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import anyio
-import anyio.to_thread
 import pytest
 
 from asyncstore import ArtifactRepository
-from asyncstore.backends.presigned import (
-    CreateMultipartUploadResponse,
-    MultipartUploadPart,
-)
+from asyncstore.backends.presigned import MultipartUploadPart
 from asyncstore.errors import (
     InvalidParameterError,
     NotFoundError,
@@ -23,9 +17,9 @@ from asyncstore.errors import (
     UnsupportedError,
 )
 from asyncstore.testing.fault_proxy import Answer, FaultProxy
+from tests.artifacts.strangers import RefusedError, request, send_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from tests.servers.moto import Moto
@@ -34,44 +28,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("s3_env")]
 
 MIB = 1024 * 1024
-
-
-class RefusedError(Exception):
-    pass
-
-
-async def request(
-    method: str, url: str, headers: Mapping[str, str], data: bytes | None = None
-) -> tuple[bytes, Mapping[str, str]]:
-    """What a client without asyncstore and without credentials does."""
-
-    def send() -> tuple[bytes, Mapping[str, str]]:
-        parts = urlsplit(url)
-        # urllib.request would add a Content-Type that nobody signed.
-        connection = http.client.HTTPConnection(parts.netloc, timeout=60)
-        try:
-            connection.request(method, f"{parts.path}?{parts.query}", data, dict(headers))
-            answer = connection.getresponse()
-            content = answer.read()
-        finally:
-            connection.close()
-        if answer.status >= 300:
-            raise RefusedError(answer.status, content)
-        return content, dict(answer.headers)
-
-    return await anyio.to_thread.run_sync(send)
-
-
-async def send_parts(
-    made: CreateMultipartUploadResponse, data: bytes, size: int
-) -> list[MultipartUploadPart]:
-    parts = []
-    for credential in made.credentials:
-        first = (credential.part_number - 1) * size
-        piece = data[first : first + size]
-        _, headers = await request("PUT", credential.url, credential.headers, piece)
-        parts.append(MultipartUploadPart(credential.part_number, headers["ETag"], credential.url))
-    return parts
 
 
 async def test_an_upload_whose_parts_somebody_else_sends(
