@@ -15,6 +15,7 @@ from asyncstore.backends.base import Backend, Capabilities
 from asyncstore.backends.gcs_body import Crc32c, crc32c, media_type, related
 from asyncstore.backends.gcs_client import MAX_CONNECTIONS, Client, connect
 from asyncstore.backends.gcs_composite import COMPOSED_AT_ONCE, CompositeUpload
+from asyncstore.backends.gcs_presigned import GcsPresigning
 from asyncstore.backends.gcs_resumable import ResumableUpload
 from asyncstore.concurrency import task_group
 from asyncstore.entities import FileInfo
@@ -276,6 +277,10 @@ class GcsBackend(Backend):
     async def start_upload(self, path: str, content_type: ContentType) -> CompositeUpload:
         """Components are composed in the end; the server learns of the first one by itself."""
         return CompositeUpload(self, path, self.key(path), content_type)
+
+    def presigning(self) -> GcsPresigning:
+        """By the key of a service account."""
+        return GcsPresigning(self)
 
     async def delete(self, paths: Sequence[str]) -> None:
         """One request each, some at once."""

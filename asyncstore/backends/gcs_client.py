@@ -56,13 +56,14 @@ class Client:
 
     def __init__(self, fs: Any, session: Any, credentials: Credentials, sockets: Sockets) -> None:
         self._session = session
-        self._credentials = credentials
+        self.credentials = credentials
         self._sockets = sockets
         self._turnstile = Turnstile(REQUESTS_PER_TURN)
         self.endpoint = fs.base.removesuffix("/storage/v1/")
         self._user_agent = f"asyncstore/{__version__} gcsfs/{gcsfs.__version__}"
         paying = fs.requester_pays
-        self._everywhere = (
+        # Parameters of every request.
+        self.everywhere: dict[str, str] = (
             {"userProject": paying if isinstance(paying, str) else fs.project} if paying else {}
         )
 
@@ -132,10 +133,10 @@ class Client:
         The arguments are those of `call`. A cancellation closes the connection.
         """
         if query is not None:
-            url = f"{url}?{urlencode({**query, **self._everywhere}, quote_via=quote)}"
+            url = f"{url}?{urlencode({**query, **self.everywhere}, quote_via=quote)}"
         await self._turnstile.enter()
         with translated(action):
-            own = {"User-Agent": self._user_agent, **await self._credentials.headers()}
+            own = {"User-Agent": self._user_agent, **await self.credentials.headers()}
             async with self._session.request(
                 method,
                 URL(url, encoded=True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -19,7 +19,7 @@ from google.oauth2.credentials import Credentials as AccessToken
 
 from asyncstore import settings
 from asyncstore.backends.gcs_errors import unauthenticated
-from asyncstore.errors import InvalidParameterError
+from asyncstore.errors import InvalidParameterError, UnsupportedError
 
 __all__ = ["Credentials", "application_default", "from_token"]
 
@@ -55,6 +55,26 @@ class Credentials:
                         await _in_thread(self._credentials.refresh)
             self._credentials.apply(headers)
         return headers
+
+    def signer_email(self, action: str) -> str:
+        """Whose signature `sign` makes.
+
+        Args:
+            action: What is to be signed, for the error.
+
+        Raises:
+            UnsupportedError: The credentials have no private key.
+        """
+        signs = isinstance(self._credentials, google.auth.credentials.Signing)
+        email = self._credentials.signer_email if signs else None
+        if not email:
+            raise UnsupportedError(f"{action}: that takes the key of a service account")
+        return str(email)
+
+    async def sign(self, messages: Sequence[bytes]) -> list[bytes]:
+        """Sign each of the messages, in a worker thread."""
+        sign = self._credentials.sign_bytes
+        return await anyio.to_thread.run_sync(lambda: [sign(message) for message in messages])
 
 
 async def application_default(action: str, access: str, *, anonymous: bool) -> Any:

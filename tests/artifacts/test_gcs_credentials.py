@@ -208,7 +208,7 @@ async def test_a_service_account(
         assert len(tokens.given) == 1
         assert authorizations(gcs_proxy) == {f"Bearer {tokens.given[0]}"}
         backend: Any = repository._state()[0]
-        google_credentials = backend.client._credentials._credentials
+        google_credentials = backend.client.credentials._credentials
         google_credentials.expiry = google_credentials.expiry.replace(year=2001)
         gcs_proxy.requests.clear()
         await repository.log_artifacts(up)
