@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -21,22 +22,43 @@ import asyncstore
 from asyncstore import settings, uris
 from asyncstore.errors import InvalidParameterError
 from asyncstore.mlflow_plugin import artifact_policy
+from tests.servers.base import HOST
+from tests.servers.running import running
+from tests.servers.sshd import SSHD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from tests.servers.radosgw import RadosGateway
-
 MIB = 1024 * 1024
 
 
-@pytest.fixture(params=["file", "s3", "memory"])
+@pytest.fixture(scope="module")
+def sshd() -> Iterator[SSHD]:
+    yield from running(SSHD())
+
+
+def sftp_root(sshd: SSHD, home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A directory of the server, whose key and user the files in the home directory know."""
+    (home / ".ssh").mkdir(parents=True)
+    shutil.copy(sshd.known_hosts, home / ".ssh/known_hosts")
+    shutil.copy(sshd.key, home / ".ssh/id_ed25519")
+    monkeypatch.setenv("HOME", str(home))
+    root = sshd.directory / f"root-{os.urandom(6).hex()}"
+    root.mkdir()
+    return f"sftp://{sshd.user}@{HOST}:{sshd.port}{root}/run"
+
+
+@pytest.fixture(params=["file", "s3", "sftp", "memory"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URI of an empty root, without the prefix."""
     if request.param == "file":
         return (tmp_path / "root dir").as_uri()
     if request.param == "memory":
         return f"memory://{tmp_path.name}/{os.urandom(6).hex()}"
+    if request.param == "sftp":
+        pytest.importorskip("asyncssh")
+        monkeypatch = request.getfixturevalue("monkeypatch")
+        return sftp_root(request.getfixturevalue("sshd"), tmp_path / "home", monkeypatch)
     pytest.importorskip("s3fs")
     request.getfixturevalue("s3_env")
     return f"s3://{request.getfixturevalue('s3_bucket')}/a/root"
@@ -301,16 +323,18 @@ def test_at_exit(tmp_path: Path) -> None:
 
 
 def test_variables_that_change_take_effect(
-    radosgw: RadosGateway, s3_bucket: str, s3_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("s3fs")
-    repository = get_artifact_repository(f"asyncstore+s3://{s3_bucket}/p")
+    environment = request.getfixturevalue("s3_env")
+    bucket = request.getfixturevalue("s3_bucket")
+    repository = get_artifact_repository(f"asyncstore+s3://{bucket}/p")
     assert listed(repository) == []
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(MlflowException) as raised:
         repository.list_artifacts()
     assert raised.value.error_code == "UNAUTHENTICATED"
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_env["AWS_SECRET_ACCESS_KEY"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", environment["AWS_SECRET_ACCESS_KEY"])
     assert listed(repository) == []
 
 
