@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, NamedTuple
 
 from asyncstore import uris
 from asyncstore.backends.base import Backend
 from asyncstore.errors import AsyncStoreError, MissingDependencyError
+from asyncstore.plugins import described, entries
 
 __all__ = [
     "BACKENDS",
@@ -27,6 +28,10 @@ BACKENDS = "asyncstore.backends"
 MLFLOW = "mlflow.artifact_repository"
 
 
+# asyncstore inside MLflow, which is no storage of somebody else.
+OWN = "asyncstore.mlflow_plugin."
+
+
 class Plugin(NamedTuple):
     """What an entry point names, loaded.
 
@@ -39,13 +44,9 @@ class Plugin(NamedTuple):
     value: Any
 
 
-#: asyncstore inside MLflow, which is no storage of somebody else.
-OWN = "asyncstore.mlflow_plugin."
-
-
 def schemes() -> list[str]:
     """The schemes of all installed plugins, whether they can be loaded or not. Blocks."""
-    found = {entry.name.lower() for group in (BACKENDS, MLFLOW) for entry in _entries(group)}
+    found = {entry.name.lower() for group in (BACKENDS, MLFLOW) for entry in _foreign(group)}
     return sorted(found)
 
 
@@ -96,17 +97,12 @@ async def open_backend(plugin: Plugin, uri: str, storage_options: Mapping[str, A
     return backend
 
 
-def _entries(group: str) -> list[EntryPoint]:
-    # Not in the order of directories on the disk.
-    def order(entry: EntryPoint) -> tuple[str, str, str]:
-        return entry.dist.name if entry.dist else "", entry.name, entry.value
-
-    foreign = (entry for entry in entry_points(group=group) if not entry.value.startswith(OWN))
-    return sorted(foreign, key=order)
+def _foreign(group: str) -> list[EntryPoint]:
+    return [entry for entry in entries(group) if not entry.value.startswith(OWN)]
 
 
 def _find(group: str, scheme: str, usable: Any) -> Plugin | None:
-    candidates = [entry for entry in _entries(group) if entry.name.lower() == scheme]
+    candidates = [entry for entry in _foreign(group) if entry.name.lower() == scheme]
     reason: Exception | None = None
     for entry in candidates:
         try:
@@ -116,20 +112,15 @@ def _find(group: str, scheme: str, usable: Any) -> Plugin | None:
         except Exception as error:  # noqa: BLE001  whatever a stranger's module does
             reason = error
             warnings.warn(
-                f"{_described(entry)} cannot be loaded: {type(error).__name__}: {error}",
+                f"{described(entry)} cannot be loaded: {type(error).__name__}: {error}",
                 stacklevel=2,
             )
         else:
-            return Plugin(_described(entry), value)
+            return Plugin(described(entry), value)
     if reason is not None:
         kind = MissingDependencyError if isinstance(reason, ImportError) else AsyncStoreError
         raise kind(
-            f"the scheme {scheme!r} is that of {_described(candidates[-1])}, which cannot be "
+            f"the scheme {scheme!r} is that of {described(candidates[-1])}, which cannot be "
             f"loaded: {type(reason).__name__}: {reason}"
         ) from reason
     return None
-
-
-def _described(entry: EntryPoint) -> str:
-    package = f" of {entry.dist.name} {entry.dist.version}" if entry.dist else ""
-    return f"the plugin {entry.name} = {entry.value}{package}"
