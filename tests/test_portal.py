@@ -175,6 +175,20 @@ def test_the_exit_finishes_what_is_under_way_and_closes_the_database(tmp_path: P
     ]
 
 
+def test_a_first_use_at_the_exit_is_refused(tmp_path: Path) -> None:
+    source = """
+        @atexit.register
+        def first():
+            print(get_portal().closed)
+            try:
+                experiments()
+            except Exception as error:
+                print(error)
+    """
+    printed = program(source, "sqlite:///m.db", tmp_path)
+    assert printed == "True\nasyncstore is closed: the interpreter is exiting\n"
+
+
 def test_the_exit_does_not_wait_for_ever(tmp_path: Path) -> None:
     source = """
         import logging

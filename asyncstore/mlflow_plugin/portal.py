@@ -36,8 +36,11 @@ class Portal:
     def __init__(self) -> None:
         self._clients: dict[tuple[str | None, ...], Client] = {}
         self._closing: list[Callable[[], Awaitable[None]]] = []
-        self._closed = False
+        self._closed = True
         self._ended = threading.Event()
+
+    def open(self) -> None:
+        """Start the loop."""
         started: Future[BlockingPortal] = Future()
         # A daemon, so that a call that hangs cannot keep the interpreter from exiting for ever.
         self._thread = threading.Thread(
@@ -45,6 +48,7 @@ class Portal:
         )
         self._thread.start()
         self._blocking = started.result()
+        self._closed = False
 
     async def _serve(self, started: Future[BlockingPortal]) -> None:
         try:
@@ -94,13 +98,13 @@ class Portal:
         Raises:
             InvalidStateError: As for `call`.
         """
+        if self._closed:
+            raise InvalidStateError("asyncstore is closed: the interpreter is exiting")
         if self._thread is threading.current_thread():
             raise InvalidStateError(
                 "a synchronous call from asyncstore's own event loop would wait for itself; await "
                 "asyncstore.Client there"
             )
-        if self._closed:
-            raise InvalidStateError("asyncstore is closed: the interpreter is exiting")
         return self._blocking.start_task_soon(function)
 
     def client(self, tracking_uri: str | None, artifact_location: str | None, *key: str) -> Client:
@@ -150,27 +154,25 @@ class Portal:
 
 _lock = threading.Lock()
 _portal: Portal | None = None
+_exiting = False
 # What a forked child has of its parent: dropping it would end connections that the parent uses.
 _of_the_parent: list[Portal] = []
 
 
 def get_portal() -> Portal:
-    """The portal of this process, started if need be."""
+    """The portal of this process, started if need be; a closed one while the interpreter exits."""
     global _portal
     with _lock:
         if _portal is None:
             _portal = Portal()
-            _close_at_exit()
+            if not _exiting:
+                _portal.open()
         return _portal
 
 
-def _close_at_exit() -> None:
-    # Functions of `atexit` run when no thread can be started any more, and after the executors that
-    # name resolution needs have ended; concurrent.futures closes itself through this one too.
-    threading._register_atexit(_close)  # type: ignore[attr-defined]  # noqa: SLF001  not public
-
-
 def _close() -> None:
+    global _exiting
+    _exiting = True
     if _portal is not None:
         _portal.close()
 
@@ -184,3 +186,6 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+# Functions of `atexit` run when no thread can be started any more, and after the executors that
+# name resolution needs have ended; concurrent.futures closes itself through this one too.
+threading._register_atexit(_close)  # type: ignore[attr-defined]  # noqa: SLF001  not public
