@@ -13,6 +13,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact import artifact_repo
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from packaging.version import Version
 
 from asyncstore.testing.fault_proxy import Answer, FaultProxy, Request
 from tests.servers.base import HOST
@@ -73,6 +74,14 @@ def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
+@pytest.fixture(autouse=True)
+def tracking() -> Iterator[None]:
+    """MLflow 2 asks the one of the process for its server, whatever the client was given."""
+    before = mlflow.get_tracking_uri()
+    yield
+    mlflow.set_tracking_uri(before)
+
+
 def is_part(request: Request) -> bool:
     return (
         request.method == "PUT"
@@ -82,6 +91,7 @@ def is_part(request: Request) -> bool:
 
 
 def a_run(server: MlflowServer, name: str, location: str | None = None) -> tuple[Any, str]:
+    mlflow.set_tracking_uri(server.url)
     client = mlflow.MlflowClient(server.url)
     experiment = client.create_experiment(name, location)
     return client, client.create_run(experiment).info.run_id
@@ -213,9 +223,15 @@ def test_a_client_cannot_point_the_server_anywhere(server: MlflowServer, tmp_pat
     connection.close()
     connection.request("GET", f"/api/2.0/mlflow/artifacts/list?run_id={run_id}")
     answer = connection.getresponse()
-    content = json.loads(answer.read())
+    content = answer.read()
     connection.close()
-    assert (answer.status, content["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    assert b"secret" not in content
+    # MLflow 2 takes the refusal for a repository, and fails.
+    if Version(mlflow.__version__).major > 2:
+        assert json.loads(content)["error_code"] == "INVALID_PARAMETER_VALUE"
+        assert answer.status == 400
+    else:
+        assert answer.status == 500
 
 
 @pytest.mark.usefixtures("in_parts")
