@@ -23,8 +23,8 @@ __all__ = ["AsyncLogging"]
 
 _logger = logging.getLogger(__name__)
 
-# A batch of MLflow's `log_batch` may have this many metrics, params and tags.
-_LIMITS: tuple[int, ...] = (1000, 100, 100)
+# A batch of MLflow's `log_batch` may have this many metrics, params and tags, and of all together.
+_LIMITS: tuple[int, ...] = (1000, 100, 100, 1000)
 
 LogBatch = Callable[[str, list[Metric], list[Param], dict[str, str]], Awaitable[None]]
 
@@ -57,6 +57,7 @@ class AsyncLogging:
     def _start_empty(self) -> None:
         self._lock = threading.Lock()
         self._waiting: list[_Call] = []
+        self._used = False
         self._draining: anyio.Lock | None = None
 
     def log(
@@ -80,6 +81,7 @@ class AsyncLogging:
         with self._lock:
             self._waiting.append(_Call(run_id, metrics, params, tags, done))
             first = len(self._waiting) == 1
+            self._used = True
         if first:
             get_portal().start(self._drain)
         return RunOperations([done])
@@ -87,7 +89,7 @@ class AsyncLogging:
     def flush(self) -> None:
         """Wait until all that was queued is logged, or has failed."""
         with self._lock:
-            if self._draining is None:
+            if not self._used:
                 return
         get_portal().call(self._drain)
 
@@ -95,7 +97,13 @@ class AsyncLogging:
         if self._draining is None:
             self._draining = anyio.Lock()
             get_portal().before_closing(self._drain)
-        async with self._draining:
+        # Who is interrupted while it waits ends the waiting and not the logging, which the exit of
+        # the interpreter bounds.
+        with anyio.CancelScope(shield=True):
+            await self._drain_in_turn(self._draining)
+
+    async def _drain_in_turn(self, turn: anyio.Lock) -> None:
+        async with turn:
             while True:
                 with self._lock:
                     taken, self._waiting = self._waiting, []
@@ -145,7 +153,8 @@ def _batches(calls: Sequence[_Call]) -> Iterator[list[_Call]]:
     batch: list[_Call] = []
     room = _LIMITS
     for call in calls:
-        sizes = (len(call.metrics), len(call.params), len(call.tags))
+        counts = (len(call.metrics), len(call.params), len(call.tags))
+        sizes = (*counts, sum(counts))
         left = tuple(free - size for free, size in zip(room, sizes, strict=True))
         if batch and min(left) < 0:
             yield batch
