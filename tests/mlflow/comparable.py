@@ -18,8 +18,11 @@ __all__ = ["Day", "fails", "tree"]
 
 ID = re.compile(r"(?<![0-9a-f])(?:[0-9a-f]{40}|[0-9a-f]{32}|[0-9a-f]{16})(?![0-9a-f])")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?(?:[+-]\d\d:?\d\d|Z)?")
-# How long something took.
-NOT_COMPARED = {"execution_time_ms", "execution_duration"}
+# How long something took, and the sizes of texts that say it.
+NOT_COMPARED = {
+    *("execution_time_ms", "execution_duration"),
+    *("mlflow.trace.sizeBytes", "mlflow.trace.sizeStats"),
+}
 
 
 class Comparable:
