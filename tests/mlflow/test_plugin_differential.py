@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from mlflow import entities
 from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
+from mlflow.entities.trace_state import TraceState
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as MlflowRegistry
@@ -27,13 +29,22 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as MlflowTrac
 from asyncstore.mlflow_plugin.model_registry_store import ModelRegistryStore
 from asyncstore.mlflow_plugin.tracking_store import TrackingStore
 
-NAMES = st.sampled_from(["a", "B", "a b", "ü", "x/y", "it's", ""])
-KEYS = st.sampled_from(["k", "K", "a.b", "with space", "mlflow.note.content", "/bad", ""])
-TEXTS = st.sampled_from(["", "v", "Ünï", "1", "a" * 300, "a" * 6001])
+
+def _mostly(good: list[Any], *bad: Any) -> st.SearchStrategy[Any]:
+    """What works nine times of ten, or most random calls would only fail."""
+    return st.one_of(*[st.sampled_from(good)] * 9, st.sampled_from([*good, *bad]))
+
+
+NAMES = _mostly(["a", "B", "a b", "ü", "it's"], "x/y", "")
+KEYS = _mostly(["k", "K", "a.b", "with space", "mlflow.note.content"], "/bad", "")
+TEXTS = _mostly(["v", "Ünï", "1", "a" * 300], "", "a" * 6001)
 NUMBERS = st.sampled_from([0.0, -1.5, 1e300, float("nan"), float("inf"), -float("inf")])
 STEPS = st.integers(-2, 3)
-PICK = st.integers(0, 5)
-STAGES = st.sampled_from(["Staging", "production", "Archived", "None", "Nowhere"])
+# The last one is no run or model.
+PICK = _mostly([0, 1, 2, 3, 4], 5)
+EXPERIMENT = _mostly([0, 1, 2])
+STAGES = _mostly(["Staging", "production", "Archived", "None"], "Nowhere")
+VERSIONS = _mostly([1, 2], 3)
 VIEWS = st.sampled_from([1, 2, 3])
 RUN_FILTERS = st.sampled_from(
     [
@@ -86,7 +97,8 @@ class Side:
         try:
             result = getattr(self.stores[store], name)(**arguments(self))
         except MlflowException as error:
-            return error.error_code
+            # MLflow's BAD_REQUEST is a tag for a trace that does not exist.
+            return error.error_code.replace("BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST")
         if isinstance(result, entities.Run):
             self._remember(self.runs, result.info.run_id, "run")
         if isinstance(result, entities.LoggedModel):
@@ -108,8 +120,15 @@ class Side:
         """A value without what differs: ids as numbers in order, no times."""
         if isinstance(value, PagedList):
             return ([self.plain(each) for each in value], bool(value.token))
-        if isinstance(value, list | tuple):
+        if isinstance(value, tuple):
+            # A search of traces: the page, and the token of the next one, which MLflow also gives
+            # with a last page that is full.
+            return self.plain(value[0])
+        if isinstance(value, list):
             return [self.plain(each) for each in value]
+        if isinstance(value, entities.RunOutputs) and not value.model_outputs:
+            # A run that MLflow has just made has None there, and one that it reads has this.
+            return None
         if isinstance(value, dict):
             return {key: self.plain(each) for key, each in value.items() if key not in LEFT_OUT}
         if isinstance(value, Enum):
@@ -119,9 +138,15 @@ class Side:
             return known.replace(self.folder, "")
         if isinstance(value, float):
             return repr(value)
+        if is_dataclass(value):
+            return self.plain(vars(value))
         if hasattr(value, "__iter__"):
             return self.plain(dict(value))
         return value
+
+
+def _trace_id(number: int) -> str:
+    return f"tr-{number:032x}"
 
 
 @lru_cache
@@ -159,6 +184,14 @@ class TwoStores(RuleBasedStateMachine):
             ),
         )
         self.clock = 0
+        for name in ("a", "B"):
+            self.tracking("create_experiment", name=name)
+            self.registry("create_registered_model", name=name)
+            for _ in range(2):
+                self.create_run(1, name, "k", "v")
+                self.create_model_version(name, 0, "k", "v")
+            self.create_logged_model(0, 1, "k", "v")
+            self.start_trace(len(name), 1, "k", "v")
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
@@ -180,17 +213,17 @@ class TwoStores(RuleBasedStateMachine):
     def create_experiment(self, name: str, key: str, text: str) -> None:
         self.tracking("create_experiment", name=name, tags=[entities.ExperimentTag(key, text)])
 
-    @rule(pick=PICK, name=NAMES)
+    @rule(pick=EXPERIMENT, name=NAMES)
     def change_experiment(self, pick: int, name: str) -> None:
         self.tracking("rename_experiment", experiment_id=str(pick), new_name=name)
         self.tracking("get_experiment_by_name", experiment_name=name)
 
-    @rule(pick=PICK, what=st.sampled_from(["delete_experiment", "restore_experiment"]))
+    @rule(pick=EXPERIMENT, what=st.sampled_from(["delete_experiment", "restore_experiment"]))
     def delete_experiment(self, pick: int, what: str) -> None:
         self.tracking(what, experiment_id=str(pick))
         self.tracking("get_experiment", experiment_id=str(pick))
 
-    @rule(pick=PICK, key=KEYS, text=TEXTS)
+    @rule(pick=EXPERIMENT, key=KEYS, text=TEXTS)
     def tag_experiment(self, pick: int, key: str, text: str) -> None:
         tag = entities.ExperimentTag(key, text)
         self.tracking("set_experiment_tag", experiment_id=str(pick), tag=tag)
@@ -207,7 +240,7 @@ class TwoStores(RuleBasedStateMachine):
 
     # Runs
 
-    @rule(pick=st.integers(0, 2), name=NAMES, key=KEYS, text=TEXTS)
+    @rule(pick=EXPERIMENT, name=NAMES, key=KEYS, text=TEXTS)
     def create_run(self, pick: int, name: str, key: str, text: str) -> None:
         self.clock += 1
         self.tracking(
@@ -297,7 +330,7 @@ class TwoStores(RuleBasedStateMachine):
 
     # Logged models
 
-    @rule(pick=PICK, experiment=st.integers(0, 2), key=KEYS, text=TEXTS)
+    @rule(pick=PICK, experiment=EXPERIMENT, key=KEYS, text=TEXTS)
     def create_logged_model(self, pick: int, experiment: int, key: str, text: str) -> None:
         self.both(
             "tracking",
@@ -331,6 +364,90 @@ class TwoStores(RuleBasedStateMachine):
     def search_logged_models(self, text: str | None) -> None:
         self.tracking("search_logged_models", experiment_ids=["0", "1"], filter_string=text)
 
+    @rule(pick=PICK, key=KEYS)
+    def delete_logged_model(self, pick: int, key: str) -> None:
+        self.both(
+            "tracking",
+            "delete_logged_model_tag",
+            lambda side: {"model_id": side.model(pick), "key": key},
+        )
+        self.both("tracking", "delete_logged_model", lambda side: {"model_id": side.model(pick)})
+
+    # Histories, datasets, what is deleted for good
+
+    @rule(picks=st.lists(PICK, max_size=3), key=KEYS, most=st.integers(0, 4), start=STEPS)
+    def histories(self, picks: list[int], key: str, most: int, start: int) -> None:
+        self.both(
+            "tracking",
+            "get_metric_history_bulk",
+            lambda side: {
+                # MLflow orders by the id, which no two sides have in common.
+                "run_ids": [side.run(pick) for pick in picks[:1]],
+                "metric_key": key,
+                "max_results": most,
+            },
+        )
+        self.both(
+            "tracking",
+            "get_metric_history_bulk_interval",
+            lambda side: {
+                "run_ids": [side.run(pick) for pick in picks[:1]],
+                "metric_key": key,
+                "max_results": most + 1,
+                "start_step": start,
+                "end_step": start + 2,
+            },
+        )
+
+    @rule(pick=EXPERIMENT)
+    def search_datasets(self, pick: int) -> None:
+        self.tracking("_search_datasets", experiment_ids=[str(pick)])
+
+    @rule(pick=st.just(3))
+    def hard_delete_run(self, pick: int) -> None:
+        self.both("tracking", "delete_run", lambda side: {"run_id": side.run(pick)})
+        self.both("tracking", "_hard_delete_run", lambda side: {"run_id": side.run(pick)})
+        self.both("tracking", "get_run", lambda side: {"run_id": side.run(pick)})
+
+    # Traces
+
+    @rule(pick=PICK, experiment=EXPERIMENT, key=KEYS, text=TEXTS)
+    def start_trace(self, pick: int, experiment: int, key: str, text: str) -> None:
+        info = entities.TraceInfo(
+            trace_id=_trace_id(pick),
+            trace_location=entities.TraceLocation.from_experiment_id(str(experiment)),
+            request_time=pick,
+            state=TraceState.OK,
+            tags={key: text[:200]},
+            trace_metadata={"user": text[:200]},
+        )
+        self.tracking("start_trace", trace_info=info)
+        self.tracking("get_trace_info", trace_id=_trace_id(pick))
+
+    @rule(pick=PICK, key=KEYS, text=TEXTS)
+    def tag_trace(self, pick: int, key: str, text: str) -> None:
+        self.tracking("set_trace_tag", trace_id=_trace_id(pick), key=key, value=text)
+        self.tracking("batch_get_trace_infos", trace_ids=[_trace_id(pick), _trace_id(1)])
+
+    @rule(pick=PICK, key=KEYS)
+    def delete_trace_tag(self, pick: int, key: str) -> None:
+        self.tracking("delete_trace_tag", trace_id=_trace_id(pick), key=key)
+
+    @rule(
+        text=st.sampled_from(
+            [None, "tags.k = 'v'", "metadata.user != 'v'", "timestamp_ms > 1", "status = 'OK'", "?"]
+        ),
+        most=st.integers(1, 3),
+    )
+    def search_traces(self, text: str | None, most: int) -> None:
+        self.tracking(
+            "search_traces",
+            experiment_ids=["0", "1"],
+            filter_string=text,
+            max_results=most,
+            order_by=["timestamp_ms ASC"],
+        )
+
     # The model registry
 
     @rule(name=NAMES, key=KEYS, text=TEXTS)
@@ -356,7 +473,7 @@ class TwoStores(RuleBasedStateMachine):
         self.registry("rename_registered_model", name=name, new_name=new)
         self.registry("get_registered_model", name=new)
 
-    @rule(name=NAMES, version=st.integers(1, 3), stage=STAGES, archive=st.booleans())
+    @rule(name=NAMES, version=VERSIONS, stage=STAGES, archive=st.booleans())
     def transition(self, name: str, version: int, stage: str, archive: bool) -> None:
         self.registry(
             "transition_model_version_stage",
@@ -367,21 +484,21 @@ class TwoStores(RuleBasedStateMachine):
         )
         self.registry("get_latest_versions", name=name)
 
-    @rule(name=NAMES, alias=st.sampled_from(["best", "Best", "1", ""]), version=st.integers(1, 3))
+    @rule(name=NAMES, alias=st.sampled_from(["best", "Best", "1", ""]), version=VERSIONS)
     def alias(self, name: str, alias: str, version: int) -> None:
         self.registry("set_registered_model_alias", name=name, alias=alias, version=version)
         self.registry("get_model_version_by_alias", name=name, alias=alias)
 
-    @rule(name=NAMES, version=st.integers(1, 3), text=TEXTS)
+    @rule(name=NAMES, version=VERSIONS, text=TEXTS)
     def update_model_version(self, name: str, version: int, text: str) -> None:
         self.registry("update_model_version", name=name, version=version, description=text)
         self.registry("get_model_version", name=name, version=version)
 
-    @rule(name=NAMES, version=st.integers(1, 3))
+    @rule(name=NAMES, version=VERSIONS)
     def delete_model_version(self, name: str, version: int) -> None:
         self.registry("delete_model_version", name=name, version=version)
 
-    @rule(name=NAMES)
+    @rule(name=st.sampled_from(["ü", "it's"]))
     def delete_registered_model(self, name: str) -> None:
         self.registry("delete_registered_model", name=name)
 
