@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,9 +15,11 @@ import pytest
 import uvicorn
 
 import asyncstore
+from asyncstore import plugins
 from asyncstore.entities import Run
 from asyncstore.errors import UnavailableError
-from examples import fastapi_app, training_loop
+from examples import fastapi_app, mlflow_plugins_in_asyncstore, training_loop
+from tests.artifacts.test_plugins import install
 from tests.servers.base import free_port
 from tests.servers.radosgw import RadosGateway
 
@@ -224,6 +227,36 @@ class TestTrainingLoop:
                     await anyio.sleep_forever()
             assert len(await client.get_metric_history(run.run_id, "x")) == 100
             assert (await client.get_run(run.run_id)).info.status == "KILLED"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(["workshop", "cellar"], tmp_path_factory.mktemp("plugins"))
+
+
+@pytest.fixture
+def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(site)
+    plugins._providers.cache_clear()
+    yield
+    plugins._providers.cache_clear()
+    for name in [name for name in sys.modules if name.startswith("asyncstore_test_")]:
+        del sys.modules[name]
+
+
+class TestMlflowPlugins:
+    async def test_they_tag_the_run_and_keep_its_artifacts(
+        self, installed: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run_id = await mlflow_plugins_in_asyncstore.main(f"cellar://{tmp_path}/cellar")
+        printed = capsys.readouterr().out.splitlines()
+        assert "porch.seats = 4" in printed
+        assert printed[-3:] == [f"parts/{number}.txt: 7 bytes" for number in range(3)]
+        kept = (tmp_path / "cellar").rglob("*.txt")
+        assert sorted(path.read_text() for path in kept) == [f"part {n}\n" for n in range(3)]
+        async with asyncstore.Client() as client:
+            run = await client.get_run(run_id)
+            assert run.info.artifact_uri.startswith(f"cellar://{tmp_path}/cellar/")
 
 
 async def training_loop_while_logging_hangs(run: asyncstore.ActiveRun, stopped: anyio.Event) -> int:
