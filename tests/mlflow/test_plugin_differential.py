@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from mlflow import entities
@@ -28,6 +28,9 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as MlflowTrac
 
 from asyncstore.mlflow_plugin.model_registry_store import ModelRegistryStore
 from asyncstore.mlflow_plugin.tracking_store import TrackingStore
+
+# The same calls each time, unless asked for others: ASYNCSTORE_TEST_EXAMPLES=1000 pytest ...
+EXAMPLES = int(os.environ.get("ASYNCSTORE_TEST_EXAMPLES", "0"))
 
 
 def _mostly(good: list[Any], *bad: Any) -> st.SearchStrategy[Any]:
@@ -510,14 +513,14 @@ class TwoStores(RuleBasedStateMachine):
 
 @pytest.mark.filterwarnings("ignore")
 def test_random_calls_end_alike() -> None:
-    # The same calls each time, unless asked for others: ASYNCSTORE_TEST_EXAMPLES=1000 pytest ...
-    examples = int(os.environ.get("ASYNCSTORE_TEST_EXAMPLES", "0"))
     run = settings(
-        max_examples=examples or 25,
-        derandomize=not examples,
+        max_examples=EXAMPLES or 25,
+        derandomize=not EXAMPLES,
         database=None,
         stateful_step_count=40,
         deadline=None,
+        # Making a long failure short takes longer than reading it.
+        phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(TwoStores, settings=run)

@@ -50,10 +50,10 @@ class MetricHistoryMethods(ABC):
             end_step: The last step.
 
         Returns:
-            The values, by run in the order of `run_ids`, then by step, timestamp and value.
+            The values, by run in the order of `run_ids`, then by step, timestamp and value; none
+            of a run that does not exist.
 
         Raises:
-            NotFoundError: A run does not exist.
             InvalidParameterError: Only one of `start_step` and `end_step` is given.
         """
 
@@ -70,8 +70,5 @@ class MetricHistoryMethods(ABC):
             max_results: How many values at most.
 
         Returns:
-            The values.
-
-        Raises:
-            NotFoundError: The run does not exist.
+            The values; none of a run that does not exist.
         """

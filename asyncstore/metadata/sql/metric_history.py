@@ -12,7 +12,6 @@ from typing_extensions import override
 from asyncstore.entities import MetricWithRunId
 from asyncstore.errors import InvalidParameterError
 from asyncstore.metadata.sql.base import SqlStore
-from asyncstore.metadata.sql.log_batch import missing_run
 from asyncstore.metadata.sql.run_details import metric_from_row
 from asyncstore.metadata.sql.statements import among
 
@@ -54,7 +53,6 @@ class SqlMetricHistory(SqlStore):
         )
 
         async def read(connection: AsyncConnection) -> list[MetricWithRunId]:
-            await self._check_exist(connection, [run_id])
             return _with_run_ids(await connection.execute(query))
 
         return await self._database.read(f"reading metric {metric_key!r} of run {run_id}", read)
@@ -84,7 +82,6 @@ class SqlMetricHistory(SqlStore):
         )
 
         async def read(connection: AsyncConnection) -> list[MetricWithRunId]:
-            await self._check_exist(connection, run_ids)
             found: dict[str, list[MetricWithRunId]] = {run_id: [] for run_id in run_ids}
             for each in _with_run_ids(await connection.execute(query)):
                 found[each.run_id].append(each)
@@ -138,14 +135,6 @@ class SqlMetricHistory(SqlStore):
                 bucketed.c.is_nan,
             )
         )
-
-    async def _check_exist(self, connection: AsyncConnection, run_ids: Sequence[str]) -> None:
-        column = self._tables.runs.c.run_uuid
-        known = await connection.execute(
-            select(column).where(among(self._dialect, column, list(run_ids)))
-        )
-        if missing := set(run_ids) - set(known.scalars()):
-            raise missing_run(min(missing))
 
 
 def _with_run_ids(rows: Any) -> list[MetricWithRunId]:
