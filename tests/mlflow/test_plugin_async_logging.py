@@ -142,16 +142,15 @@ class TestTheEndOfAProcess:
     def test_threads_and_functions_of_atexit(self, program: Program) -> None:
         source = """
             run_id = new_run()
-            thread = threading.Thread(target=log, args=[run_id, "thread", 500])
-            thread.start()
-            thread.join()
+            # Outlives the main thread.
+            threading.Thread(target=log, args=[run_id, "thread", 2000]).start()
             atexit.register(log, run_id, "atexit", 3)
             client.log_param(run_id, "p", "first")
             client.log_param(run_id, "p", "second", synchronous=False)
             print(json.dumps(run_id), flush=True)
         """
         run_id = program(source)
-        assert program.steps(run_id, "thread") == list(range(500))
+        assert program.steps(run_id, "thread") == list(range(2000))
         assert program.steps(run_id, "atexit") == list(range(3))
         # Nobody is there any more to ask for an error.
         assert "not logged: " in program.stderr
