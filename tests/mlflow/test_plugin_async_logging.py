@@ -28,6 +28,9 @@ BEGIN = """
     from mlflow import MlflowClient
     from mlflow.tracking._tracking_service.utils import _get_store
 
+    # Whoever started the tests may have it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     mlflow.set_tracking_uri("asyncstore+" + sys.argv[1])
     client = MlflowClient()
     experiment = mlflow.create_experiment("work", artifact_location="artifacts")
