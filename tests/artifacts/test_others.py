@@ -68,13 +68,13 @@ async def test_the_uri_names_the_server(uri: str, region: str, url: str, keys: N
     try:
         client = backend._client
         assert client.meta.region_name == region
-        key = backend._key("x")
+        key = backend.key("x")
         signed = await client.generate_presigned_url(
             "get_object", Params={"Bucket": backend._bucket, "Key": key}
         )
         assert signed.partition("?")[0] == url
         other = backend.at(f"{uri.rstrip('/')}/below")
-        assert other._key("x") == "/".join(
+        assert other.key("x") == "/".join(
             filter(None, [key.removesuffix("x").strip("/"), "below/x"])
         )
         for elsewhere in ("s3://models/a", f"{R2.replace('0123', '9999')}/a", "memory://models"):
