@@ -100,7 +100,7 @@ def test_a_day_of_real_use(
         for (name, got), (_, wanted) in zip(ours.results, theirs.results, strict=True)
         if got != wanted
     ]
-    assert different == []
+    assert not different, json.dumps(different, indent=1)
     assert {
         message for message in ours.messages - theirs.messages if not OWN_WORDS.search(message)
     } == set()
