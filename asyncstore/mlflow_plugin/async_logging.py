@@ -15,7 +15,7 @@ from mlflow.utils.async_logging.run_operations import RunOperations
 
 from asyncstore.concurrency import task_group
 from asyncstore.entities import Metric, Param
-from asyncstore.errors import AsyncStoreError
+from asyncstore.errors import AsyncStoreError, InvalidStateError
 from asyncstore.mlflow_plugin.errors import translated
 from asyncstore.mlflow_plugin.portal import get_portal
 
@@ -83,8 +83,19 @@ class AsyncLogging:
             first = len(self._waiting) == 1
             self._used = True
         if first:
-            get_portal().start(self._drain)
+            try:
+                get_portal().start(self._drain)
+            except InvalidStateError as error:
+                self._give_up(error)
+                raise
         return RunOperations([done])
+
+    def _give_up(self, error: InvalidStateError) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            _logger.warning("run %s: not logged: %s", call.run_id, error)
+            call.done.set_exception(translated(error))
 
     def flush(self) -> None:
         """Wait until all that was queued is logged, or has failed."""

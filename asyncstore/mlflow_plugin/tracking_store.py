@@ -11,9 +11,11 @@ from mlflow.utils.async_logging.run_operations import RunOperations
 from typing_extensions import override
 
 from asyncstore.entities import Metric, Param
+from asyncstore.errors import InvalidStateError
 from asyncstore.mlflow_plugin import convert
 from asyncstore.mlflow_plugin.async_logging import AsyncLogging
 from asyncstore.mlflow_plugin.delegation import OnAsyncStore, on_asyncstore
+from asyncstore.mlflow_plugin.errors import translated
 from asyncstore.mlflow_plugin.portal import get_portal
 from asyncstore.mlflow_plugin.store_uris import artifact_root, database_uri
 
@@ -109,7 +111,10 @@ class TrackingStore(OnAsyncStore, SqlAlchemyStore):  # type: ignore[misc]  # MLf
             self.log_batch(run_id, metrics, params, tags)
             return RunOperations([])
         given = convert.arguments({"metrics": metrics, "params": params, "tags": tags})
-        return self._async_logging.log(run_id, **given)
+        try:
+            return self._async_logging.log(run_id, **given)
+        except InvalidStateError as error:
+            raise translated(error) from error
 
     @override
     def flush_async_logging(self) -> None:

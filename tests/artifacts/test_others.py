@@ -70,7 +70,7 @@ async def test_the_uri_names_the_server(uri: str, region: str, url: str, keys: N
         assert client.meta.region_name == region
         key = backend.key("x")
         signed = await client.generate_presigned_url(
-            "get_object", Params={"Bucket": backend._bucket, "Key": key}
+            "get_object", Params={"Bucket": backend.bucket, "Key": key}
         )
         assert signed.partition("?")[0] == url
         other = backend.at(f"{uri.rstrip('/')}/below")

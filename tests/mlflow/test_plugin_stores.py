@@ -16,10 +16,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as MlflowRegistry
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as MlflowTracking
 
+from asyncstore.errors import InvalidStateError
 from asyncstore.metadata import MetadataStore
 from asyncstore.mlflow_plugin import delegation
 from asyncstore.mlflow_plugin.entry_points import model_registry_store, tracking_store
 from asyncstore.mlflow_plugin.model_registry_store import ModelRegistryStore
+from asyncstore.mlflow_plugin.portal import get_portal
 from asyncstore.mlflow_plugin.tracking_store import TrackingStore
 
 PAGE = (Path(__file__).parents[2] / "docs" / "mlflow.md").read_text(encoding="utf-8")
@@ -167,3 +169,26 @@ def test_mlflows_own_client_finds_the_stores(shared_uri: str, tmp_path: Path) ->
     assert [each.name for each in client.search_registered_models()] == ["copy", "model"]
     assert client.get_model_version_by_alias("model", "best").run_id == run.info.run_id
     assert [each.data.metrics for each in client.search_runs([experiment])] == [{"m": 1}]
+
+
+def test_what_cannot_be_queued_any_more_has_an_error(
+    store: TrackingStore, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metric = Metric("m", 1, 1, 1)
+    portal = get_portal()
+    start = portal.start
+
+    def closing(function: Any) -> Any:
+        # Another thread comes in between, and does not start what has been started.
+        monkeypatch.setattr(portal, "start", start)
+        others.append(store.log_metric_async(run_id, metric))
+        raise InvalidStateError("asyncstore is closed")
+
+    others: list[Any] = []
+    monkeypatch.setattr(portal, "start", closing)
+    with pytest.raises(MlflowException, match="is closed"):
+        store.log_metric_async(run_id, metric)
+    with pytest.raises(MlflowException, match="is closed"):
+        others[0].wait()
+    store.log_metric_async(run_id, metric).wait()
+    assert store.get_run(run_id).data.metrics == {"m": 1}
