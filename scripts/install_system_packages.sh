@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the servers that the tests start: PostgreSQL, MariaDB, Ceph's S3 gateway, OpenSSH, vsftpd,
+# Installs what the tests start: PostgreSQL, MariaDB, Ceph's S3 gateway, OpenSSH, vsftpd, Chromium,
 # and, into the user's cache directory, Azurite and Hadoop.
 # Debian, Ubuntu: apt, with sudo unless run by root. macOS: Homebrew. Quick when all is there.
 set -euo pipefail
@@ -11,6 +11,7 @@ apt_packages=(
   radosgw ceph-mon ceph-osd ceph-common
   openssh-server vsftpd
   openjdk-17-jdk-headless
+  chromium
 )
 
 install_with_apt() {
