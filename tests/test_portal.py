@@ -123,7 +123,7 @@ def test_forks_while_other_threads_call(uri: str, tmp_path: Path) -> None:
                 experiments()
         threads = [threading.Thread(target=busy) for _ in range(4)]
         [thread.start() for thread in threads]
-        for _ in range(10):
+        for _ in range(50):
             child = os.fork()
             if not child:
                 os._exit(0 if experiments() == ["Default"] else 1)

@@ -7,12 +7,14 @@ the connection's thread. A statement of a metadata store takes less time than th
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 import aiosqlite
 import anyio
 import anyio.to_thread
+
+from asyncstore.databases.fork_gate import inside_sqlite
 
 __all__ = ["connect"]
 
@@ -31,7 +33,12 @@ async def connect(database: str, **options: Any) -> DirectConnection:
 
     A cancellation closes the connection.
     """
-    connection = DirectConnection(lambda: sqlite3.connect(database, **options), 64)
+
+    def open_file() -> sqlite3.Connection:
+        with inside_sqlite:
+            return sqlite3.connect(database, **options)
+
+    connection = DirectConnection(open_file, 64)
     # A store that somebody forgot to close must not keep the interpreter from exiting.
     thread = connection._thread  # noqa: SLF001  as SQLAlchemy does for connections it makes
     thread.daemon = True
@@ -59,7 +66,15 @@ class DirectConnection(aiosqlite.Connection):
 
     async def create_function(self, *arguments: Any, **options: Any) -> None:
         """Add a function; at once, so that no cancellation can leave a connection half set up."""
-        self._conn.create_function(*arguments, **options)
+        with inside_sqlite:
+            self._conn.create_function(*arguments, **options)
+
+    async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        def execute() -> Any:
+            with inside_sqlite:
+                return fn(*args, **kwargs)
+
+        return await super()._execute(execute)  # type: ignore[no-untyped-call]  # untyped there
 
     async def rollback(self) -> None:
         """Roll back, if there is something; SQLAlchemy asks after every read."""
@@ -81,7 +96,7 @@ class DirectConnection(aiosqlite.Connection):
             finally:
                 cursor.close()
 
-        outcome: Outcome = await self._execute(execute)  # type: ignore[no-untyped-call]  # untyped there
+        outcome: Outcome = await self._execute(execute)
         return outcome
 
 
