@@ -30,8 +30,9 @@ class ArtifactPolicy:
     """What a server was started with, and what it was told to open besides.
 
     Args:
-        roots: URIs below which everything may be opened: the server's artifact root and destination.
-        schemes: Schemes of which everything may be opened.
+        roots: URIs below which everything may be opened: the server's artifact root and its
+            destination.
+        schemes: Of these schemes everything may be opened; `file` is for plain paths too.
         any_bucket: Whether every bucket of Amazon S3, Google and Azure may be opened, as MLflow's
             server does; its own credentials decide.
     """
@@ -50,7 +51,7 @@ class ArtifactPolicy:
             InvalidParameterError: It is elsewhere.
         """
         uri = uris.without_prefix(artifact_uri)
-        scheme = uris.scheme_of(uri)
+        scheme = uris.scheme_of(uri) or "file"
         if scheme in self.schemes:
             return
         if self.any_bucket and (scheme in BUCKETS or AZURE.fullmatch(uri)):
@@ -60,7 +61,7 @@ class ArtifactPolicy:
         raise InvalidParameterError(
             f"the tracking server does not open {uris.redact(artifact_uri)}: it is not below the "
             "server's artifact root or destination; MLFLOW_ALLOWED_HOST_ADDRESSED_ARTIFACT_SCHEMES,"
-            f" set on the server, can allow {scheme or 'file'!r}"
+            f" set on the server, can allow {scheme!r}"
         )
 
 
