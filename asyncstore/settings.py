@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from asyncstore.errors import InvalidParameterError
 
-__all__ = ["SETTINGS", "Setting", "storage_environment"]
+__all__ = ["SETTINGS", "Setting", "export", "storage_environment"]
 
 T = TypeVar("T")
 MIB = 1024 * 1024
@@ -170,6 +170,20 @@ def _schemes(text: str) -> tuple[str, ...]:
     return names
 
 
+def _words(text: str) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not words:
+        raise ValueError(text)
+    return words
+
+
+def _timeout(text: str) -> int | None:
+    value = int(text)
+    if value < 1 and value != -1:
+        raise ValueError(text)
+    return None if value == -1 else value
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in words:
@@ -188,6 +202,9 @@ BOOLEAN = (_boolean, "true, false, 1 or 0")
 SIZE = (_at_least(1), "a whole number of bytes above 0")
 COUNT = (_at_least(0), "a whole number, 0 or more")
 SECONDS = (_at_least(-1), "a whole number of seconds; -1 means no limit")
+NUMBER = (_at_least(1), "a whole number above 0")
+TIMEOUT = (_timeout, "a whole number of seconds above 0; -1 means no limit")
+WORDS = (_words, "texts with commas between them")
 SCHEMES = (_schemes, "schemes with commas between them, such as s3,gs")
 GCS_CHUNK = (_multiple_of_256_kib, "a number of bytes that is a multiple of 262144 (256 KiB)")
 
@@ -196,6 +213,7 @@ S3 = "s3"
 SQL = "every SQL database"
 REQUEST_AUTH = "asyncstore's request auth provider"
 RUN_CONTEXT = "tags of runs"
+SERVER = "the tracking server"
 # SQLAlchemy's, by the names that MLflow takes.
 POOL_CLASSES = (
     "QueuePool",
@@ -804,6 +822,155 @@ DASK_WORKER_NAME = _setting(
     "Worker of Dask, set by its operator of Kubernetes.",
     applies_to=RUN_CONTEXT,
 )
+
+
+# Safety and operation of the tracking server
+
+MLFLOW_SERVER_ALLOWED_HOSTS = _setting(
+    "MLFLOW_SERVER_ALLOWED_HOSTS",
+    WORDS,
+    None,
+    "Host headers that the server answers to, `*` standing for anything in them. Unset: loopback "
+    "and private addresses.",
+    applies_to=SERVER,
+    mlflow="A name without a port allows every port; 10.* allows addresses only.",
+)
+MLFLOW_SERVER_CORS_ALLOWED_ORIGINS = _setting(
+    "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS",
+    WORDS,
+    cast("tuple[str, ...]", ()),
+    "Origins whose pages may use the server from a browser, beside those of the same machine and "
+    "of the server itself; `*` alone allows every page, without credentials.",
+    applies_to=SERVER,
+    mlflow="MLflow refuses pages of the server itself unless they are listed.",
+)
+MLFLOW_SERVER_X_FRAME_OPTIONS = _setting(
+    "MLFLOW_SERVER_X_FRAME_OPTIONS",
+    (_one_of("SAMEORIGIN", "DENY", "NONE"), "SAMEORIGIN, DENY or NONE"),
+    "SAMEORIGIN",
+    "Whether other sites may show the server in a frame; NONE lets all of them.",
+    applies_to=SERVER,
+)
+MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE = _setting(
+    "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE",
+    BOOLEAN,
+    False,
+    "Leaves out the checks of hosts and origins, and the security headers.",
+    applies_to=SERVER,
+)
+ASYNCSTORE_SERVER_AUTH_FILE = _setting(
+    "ASYNCSTORE_SERVER_AUTH_FILE",
+    TEXT,
+    None,
+    "Path of the file with the users of the server. Unset: everybody may do everything.",
+    applies_to=SERVER,
+)
+ASYNCSTORE_SERVER_MAX_BODY_SIZE = _setting(
+    "ASYNCSTORE_SERVER_MAX_BODY_SIZE",
+    SIZE,
+    cast("int | None", 64 * MIB),
+    "Longest body of a request, unless it is an artifact.",
+    applies_to=SERVER,
+    unit="bytes",
+)
+ASYNCSTORE_SERVER_MAX_UPLOAD_SIZE = _setting(
+    "ASYNCSTORE_SERVER_MAX_UPLOAD_SIZE",
+    SIZE,
+    None,
+    "Longest artifact that is sent through the server. Unset: no limit.",
+    applies_to=SERVER,
+    unit="bytes",
+)
+ASYNCSTORE_SERVER_CLIENT_TIMEOUT = _setting(
+    "ASYNCSTORE_SERVER_CLIENT_TIMEOUT",
+    TIMEOUT,
+    cast("int | None", 60),
+    "How long a client may take for the headers of a request, for its body, for the next piece of "
+    "an artifact, and to take in what it was sent.",
+    applies_to=SERVER,
+    unit="seconds",
+)
+ASYNCSTORE_SERVER_RATE_LIMIT = _setting(
+    "ASYNCSTORE_SERVER_RATE_LIMIT",
+    NUMBER,
+    None,
+    "Requests a second that one address may send to each worker. Unset: no limit.",
+    applies_to=SERVER,
+)
+ASYNCSTORE_SERVER_SHUTDOWN_TIMEOUT = _setting(
+    "ASYNCSTORE_SERVER_SHUTDOWN_TIMEOUT",
+    COUNT,
+    cast("int | None", 30),
+    "How long a server that is told to stop lets requests finish before it cancels them.",
+    applies_to=SERVER,
+    unit="seconds",
+)
+ASYNCSTORE_SERVER_ACCESS_LOG = _setting(
+    "ASYNCSTORE_SERVER_ACCESS_LOG",
+    BOOLEAN,
+    True,
+    "Whether each request is a line of JSON on standard output.",
+    applies_to=SERVER,
+)
+ASYNCSTORE_SERVER_TELEMETRY = _setting(
+    "ASYNCSTORE_SERVER_TELEMETRY",
+    BOOLEAN,
+    False,
+    "Whether each request is a span of OpenTelemetry.",
+    applies_to=SERVER,
+)
+MLFLOW_EXPOSE_PROMETHEUS = _setting(
+    "MLFLOW_EXPOSE_PROMETHEUS",
+    TEXT,
+    None,
+    "Directory in which workers keep their numbers for /metrics. Unset: no metrics.",
+    applies_to=SERVER,
+)
+PROMETHEUS_MULTIPROC_DIR = _setting(
+    "PROMETHEUS_MULTIPROC_DIR",
+    TEXT,
+    None,
+    "The same directory, for prometheus_client; `asyncstore server` sets it.",
+    applies_to=SERVER,
+)
+MLFLOW_HOST = _setting(
+    "MLFLOW_HOST",
+    TEXT,
+    None,
+    "Address that `asyncstore server` listens at. Unset: 127.0.0.1.",
+    applies_to=SERVER,
+)
+MLFLOW_PORT = _setting(
+    "MLFLOW_PORT",
+    COUNT,
+    cast("int | None", 5000),
+    "Port that `asyncstore server` listens at; 0 takes a free one.",
+    applies_to=SERVER,
+)
+MLFLOW_WORKERS = _setting(
+    "MLFLOW_WORKERS",
+    NUMBER,
+    cast("int | None", 1),
+    "Worker processes of `asyncstore server`.",
+    applies_to=SERVER,
+    mlflow="MLflow: 4.",
+)
+MLFLOW_UVICORN_OPTS = _setting(
+    "MLFLOW_UVICORN_OPTS",
+    TEXT,
+    None,
+    "More options of uvicorn, as on its command line.",
+    applies_to=SERVER,
+)
+
+
+def export(variables: Mapping[str, str]) -> None:
+    """Set variables, for the processes that this one starts and the libraries that it loads.
+
+    Args:
+        variables: Names and values.
+    """
+    os.environ.update(variables)
 
 
 def storage_environment(environ: Mapping[str, str] | None = None) -> str:

@@ -46,6 +46,16 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"s3": ("s3",), " S3, gs ,": ("s3", "gs"), "asyncstore+s3": ("asyncstore+s3",)},
         ["s3://", "s3 gs", "3s", "s3;gs"],
     ),
+    "a whole number above 0": ({"1": 1, "40": 40}, ["0", "-1", "1.5", "x"]),
+    "a whole number of seconds above 0; -1 means no limit": (
+        {"1": 1, "60": 60, "-1": None},
+        ["0", "-2", "1m"],
+    ),
+    "texts with commas between them": (
+        {"a.example.com": ("a.example.com",), " a , *.b,": ("a", "*.b")},
+        [",", " , "],
+    ),
+    "SAMEORIGIN, DENY or NONE": ({"DENY": "DENY", "NONE": "NONE"}, ["ALLOW", "DENY\r\nX: y"]),
     f"one of {', '.join(POOL_CLASSES)}": (
         {"NullPool": "NullPool", "QueuePool": "QueuePool"},
         ["nullpool", "SwimmingPool"],
