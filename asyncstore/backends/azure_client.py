@@ -23,7 +23,6 @@ from azure.storage.blob import ContentSettings
 from azure.storage.blob.aio import BlobServiceClient
 
 from asyncstore import __version__, settings, uris
-from asyncstore.backends.sockets import Sockets
 from asyncstore.errors import (
     AsyncStoreError,
     IntegrityError,
@@ -34,6 +33,7 @@ from asyncstore.errors import (
     UnavailableError,
 )
 from asyncstore.files.reading import ContentType
+from asyncstore.sockets import Sockets
 
 __all__ = [
     "MAX_CONNECTIONS",

@@ -21,9 +21,9 @@ from yarl import URL
 from asyncstore import __version__, settings, uris
 from asyncstore.backends.gcs_credentials import Credentials, application_default, from_token
 from asyncstore.backends.gcs_errors import failure, parsed, translated
-from asyncstore.backends.sockets import Sockets
 from asyncstore.concurrency import Turnstile
 from asyncstore.errors import InvalidParameterError
+from asyncstore.sockets import Sockets
 
 __all__ = ["MAX_CONNECTIONS", "Answer", "Client", "connect"]
 

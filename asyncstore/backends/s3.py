@@ -19,7 +19,6 @@ from asyncstore.backends.s3_client import MAX_CONNECTIONS, connect
 from asyncstore.backends.s3_direct import Direct
 from asyncstore.backends.s3_errors import RangeNotSatisfiableError, translated
 from asyncstore.backends.s3_presigned import S3Presigning
-from asyncstore.backends.sockets import Sockets
 from asyncstore.concurrency import Turnstile
 from asyncstore.entities import FileInfo
 from asyncstore.errors import (
@@ -31,6 +30,7 @@ from asyncstore.errors import (
 from asyncstore.files.reading import ContentType, LocalFile, OpenFile
 from asyncstore.files.threads import run_in_thread
 from asyncstore.multipart import Part
+from asyncstore.sockets import Sockets
 
 __all__ = ["S3Backend", "open_backend"]
 

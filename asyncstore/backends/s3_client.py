@@ -17,7 +17,7 @@ from asyncstore import __version__, settings
 from asyncstore.backends.checksums import md5_base64
 from asyncstore.backends.s3_presigned import register
 from asyncstore.backends.s3_uris import S3Location
-from asyncstore.backends.sockets import Sockets
+from asyncstore.sockets import Sockets
 
 __all__ = ["MAX_CONNECTIONS", "connect"]
 
