@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -128,6 +129,23 @@ def _at_least(minimum: int) -> Callable[[str], int | None]:
     return parse
 
 
+def _between(minimum: int, maximum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if not minimum <= value <= maximum:
+            raise ValueError(text)
+        return value
+
+    return parse
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise ValueError(text)
+    return value
+
+
 def _multiple_of_256_kib(text: str) -> int | None:
     value = int(text)
     if value <= 0 or value % (256 * 1024):
@@ -213,6 +231,8 @@ S3 = "s3"
 SQL = "every SQL database"
 REQUEST_AUTH = "asyncstore's request auth provider"
 RUN_CONTEXT = "tags of runs"
+TRACKING_SERVER = "http"
+DATABRICKS = "databricks"
 SERVER = "the tracking server"
 # SQLAlchemy's, by the names that MLflow takes.
 POOL_CLASSES = (
@@ -620,6 +640,110 @@ MLFLOW_MYSQL_SSL_KEY = _setting(
     applies_to="mysql",
 )
 
+# A tracking server, seen from its client
+
+MLFLOW_HTTP_REQUEST_MAX_RETRIES = _setting(
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
+    (_between(0, 10), "a whole number from 0 to 10"),
+    7,
+    "How often a request is repeated when the server cannot be reached or answers 408, 429, 500, "
+    "502, 503 or 504.",
+    applies_to=TRACKING_SERVER,
+    mlflow="MLflow repeats also what makes something new and may have been done; asyncstore only "
+    "when the server was not reached or answers 429 or 503.",
+)
+MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR = _setting(
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR",
+    (_between(0, 120), "a whole number from 0 to 120"),
+    2,
+    "The wait before the first repetition; it doubles with each, up to 120 s.",
+    applies_to=TRACKING_SERVER,
+    unit="seconds",
+    mlflow="MLflow's first repetition follows at once, the second after twice the factor.",
+)
+MLFLOW_HTTP_REQUEST_BACKOFF_JITTER = _setting(
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER",
+    (_not_negative, "a number, 0 or more"),
+    1.0,
+    "A random time up to this is added to each wait.",
+    applies_to=TRACKING_SERVER,
+    unit="seconds",
+)
+MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER = _setting(
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER",
+    BOOLEAN,
+    True,
+    "Whether a wait is at least as long as the server's Retry-After asks, up to 120 s.",
+    applies_to=TRACKING_SERVER,
+)
+MLFLOW_HTTP_REQUEST_TIMEOUT = _setting(
+    "MLFLOW_HTTP_REQUEST_TIMEOUT",
+    (_between(1, 24 * 60 * 60), "a whole number of seconds above 0"),
+    120,
+    "How long connecting may take, and how long the server may send nothing.",
+    applies_to=TRACKING_SERVER,
+    unit="seconds",
+)
+MLFLOW_ALLOW_HTTP_REDIRECTS = _setting(
+    "MLFLOW_ALLOW_HTTP_REDIRECTS",
+    BOOLEAN,
+    True,
+    "Whether a redirect is followed; never to another host.",
+    applies_to=TRACKING_SERVER,
+    mlflow="MLflow follows to other hosts too, without the Authorization header.",
+)
+MLFLOW_TRACKING_INSECURE_TLS = _setting(
+    "MLFLOW_TRACKING_INSECURE_TLS",
+    BOOLEAN,
+    False,
+    "Skip the verification of the server's certificate.",
+    applies_to=TRACKING_SERVER,
+)
+MLFLOW_TRACKING_SERVER_CERT_PATH = _setting(
+    "MLFLOW_TRACKING_SERVER_CERT_PATH",
+    TEXT,
+    None,
+    "Path of a file or directory with the certificates to trust. Unset: the system's.",
+    applies_to=TRACKING_SERVER,
+    mlflow="MLflow, unset: those of the package certifi.",
+)
+MLFLOW_TRACKING_CLIENT_CERT_PATH = _setting(
+    "MLFLOW_TRACKING_CLIENT_CERT_PATH",
+    TEXT,
+    None,
+    "Path of a PEM file with the client's certificate and key.",
+    applies_to=TRACKING_SERVER,
+)
+DATABRICKS_HOST = _setting(
+    "DATABRICKS_HOST",
+    TEXT,
+    None,
+    "Workspace of the tracking URI `databricks`; goes before the profile.",
+    applies_to=DATABRICKS,
+)
+DATABRICKS_TOKEN = _setting(
+    "DATABRICKS_TOKEN",
+    TEXT,
+    None,
+    "Token of that workspace.",
+    applies_to=DATABRICKS,
+    secret=True,
+)
+DATABRICKS_CONFIG_FILE = _setting(
+    "DATABRICKS_CONFIG_FILE",
+    TEXT,
+    None,
+    "Path of the file with profiles. Unset: ~/.databrickscfg.",
+    applies_to=DATABRICKS,
+)
+DATABRICKS_CONFIG_PROFILE = _setting(
+    "DATABRICKS_CONFIG_PROFILE",
+    TEXT,
+    None,
+    "Profile of the tracking URI `databricks`. Unset: DEFAULT.",
+    applies_to=DATABRICKS,
+)
+
 # Plugins
 
 MLFLOW_ENABLE_WORKSPACES = _setting(
@@ -644,6 +768,43 @@ MLFLOW_SERVER_ARTIFACT_DESTINATION = _setting(
     "Artifacts destination of the `mlflow server` that the process is; set by that command.",
     applies_to="asyncstore inside MLflow",
 )
+MLFLOW_SERVER_FILE_STORE = _setting(
+    "_MLFLOW_SERVER_FILE_STORE",
+    TEXT,
+    None,
+    "Database of the server that the process is; set by the command that starts it.",
+    applies_to="the server",
+    secret=True,
+)
+MLFLOW_SERVER_REGISTRY_STORE = _setting(
+    "_MLFLOW_SERVER_REGISTRY_STORE",
+    TEXT,
+    None,
+    "Database of its model registry; unset for the same.",
+    applies_to="the server",
+    secret=True,
+)
+MLFLOW_SERVER_SERVE_ARTIFACTS = _setting(
+    "_MLFLOW_SERVER_SERVE_ARTIFACTS",
+    BOOLEAN,
+    True,
+    "Whether artifacts go through the server.",
+    applies_to="the server",
+)
+MLFLOW_SERVER_ARTIFACTS_ONLY = _setting(
+    "_MLFLOW_SERVER_ARTIFACTS_ONLY",
+    BOOLEAN,
+    False,
+    "Whether it serves nothing but artifacts.",
+    applies_to="the server",
+)
+MLFLOW_STATIC_PREFIX = _setting(
+    "_MLFLOW_STATIC_PREFIX",
+    TEXT,
+    None,
+    "What stands before every path of the server.",
+    applies_to="the server",
+)
 MLFLOW_ALLOWED_HOST_ADDRESSED_ARTIFACT_SCHEMES = _setting(
     "MLFLOW_ALLOWED_HOST_ADDRESSED_ARTIFACT_SCHEMES",
     SCHEMES,
@@ -666,23 +827,24 @@ MLFLOW_TRACKING_AUTH = _setting(
     "MLFLOW_TRACKING_AUTH",
     TEXT,
     None,
-    "Name of the request auth provider.",
-    applies_to="http",
-    honoured=False,
+    "Name of the request auth provider: asyncstore's, or a plugin's. What it puts on a request "
+    "goes before all other credentials.",
+    applies_to=TRACKING_SERVER,
 )
 MLFLOW_TRACKING_USERNAME = _setting(
     "MLFLOW_TRACKING_USERNAME",
     TEXT,
     None,
-    "User of a tracking server; counts with MLFLOW_TRACKING_PASSWORD.",
-    applies_to=REQUEST_AUTH,
+    "User of a tracking server; counts with MLFLOW_TRACKING_PASSWORD. Unset: the one in "
+    "~/.mlflow/credentials, which asyncstore's request auth provider does not read.",
+    applies_to=TRACKING_SERVER,
 )
 MLFLOW_TRACKING_PASSWORD = _setting(
     "MLFLOW_TRACKING_PASSWORD",
     TEXT,
     None,
     "Password of that user; both go before MLFLOW_TRACKING_TOKEN.",
-    applies_to=REQUEST_AUTH,
+    applies_to=TRACKING_SERVER,
     secret=True,
 )
 MLFLOW_TRACKING_TOKEN = _setting(
@@ -690,7 +852,7 @@ MLFLOW_TRACKING_TOKEN = _setting(
     TEXT,
     None,
     "Token of a tracking server.",
-    applies_to=REQUEST_AUTH,
+    applies_to=TRACKING_SERVER,
     secret=True,
 )
 ASYNCSTORE_AUTH_FILE = _setting(
