@@ -53,7 +53,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "texts with commas between them": (
         {"a.example.com": ("a.example.com",), " a , *.b,": ("a", "*.b")},
-        [",", " , "],
+        [","],
     ),
     "SAMEORIGIN, DENY or NONE": ({"DENY": "DENY", "NONE": "NONE"}, ["ALLOW", "DENY\r\nX: y"]),
     f"one of {', '.join(POOL_CLASSES)}": (
