@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "asyncstore"
 HEAVY = {
+    "aiohttp",
     "aiomysql",
     "asyncssh",
     "azure",
@@ -23,15 +24,18 @@ HEAVY = {
     "aiosqlite",
     "botocore",
     "click",
+    "fastapi",
     "fsspec",
     "lark",
     "mlflow",
+    "msgspec",
     "numpy",
     "psycopg",
     "rich",
     "s3fs",
     "sklearn",
     "sqlalchemy",
+    "uvicorn",
 }
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
@@ -69,7 +73,7 @@ class _Table:
                 self._room_of[f"asyncstore.{module}"] = room
             names = re.findall(r"`(.+?)`", below)
             self._below[room] = {room} | {aliases.get(name, name) for name in names}
-        assert len(rows) == 11
+        assert len(rows) == 13
         assert set().union(*self._below.values()) == set(self._below)
 
     def room_of(self, module: str) -> str | None:
@@ -122,6 +126,9 @@ def test_imports_point_downward(module: str) -> None:
         ),
         ("lark", ("asyncstore.metadata.filters",)),
         ("click", ("asyncstore.cli",)),
+        ("fastapi", ("asyncstore.server",)),
+        ("msgspec", ("asyncstore.server",)),
+        ("uvicorn", ("asyncstore.server",)),
         ("rich", ("asyncstore.cli",)),
         ("mlflow", ("asyncstore.mlflow_plugin",)),
         ("s3fs", ("asyncstore.backends.s3",)),
