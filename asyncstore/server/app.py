@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 import asyncstore
 from asyncstore.server import openapi, routes_experiments, routes_server
 from asyncstore.server.endpoint import Endpoint
+from asyncstore.server.middlewares import middlewares
 from asyncstore.server.routing import AnyRoute, Lookup, Routes
 from asyncstore.server.state import Server, ServerOptions
 
@@ -50,7 +51,8 @@ def create_app(
         serve_artifacts: Whether artifacts go through the server; None for yes.
         artifacts_only: Whether nothing but artifacts is served; None for no.
         static_prefix: What stands before every path; None for nothing.
-        middleware: More ASGI middlewares; they know the route of a request (`route_of`).
+        middleware: More ASGI middlewares, inside the server's own; they know the route of a request
+            (`route_of`).
 
     Returns:
         The application, to which routes of FastAPI's may be added.
@@ -83,6 +85,7 @@ def create_app(
         redoc_url=None,
         middleware=[
             Middleware(Lookup, routes=routes, static_prefix=options.static_prefix),
+            *middlewares(options.static_prefix),
             *middleware,
             # The innermost one: a request of the table does not reach FastAPI's own routes.
             Middleware(Endpoint, server=server, routes=routes),
