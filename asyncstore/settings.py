@@ -774,7 +774,6 @@ MLFLOW_SERVER_FILE_STORE = _setting(
     None,
     "Database of the server that the process is; set by the command that starts it.",
     applies_to="the server",
-    secret=True,
 )
 MLFLOW_SERVER_REGISTRY_STORE = _setting(
     "_MLFLOW_SERVER_REGISTRY_STORE",
@@ -782,7 +781,6 @@ MLFLOW_SERVER_REGISTRY_STORE = _setting(
     None,
     "Database of its model registry; unset for the same.",
     applies_to="the server",
-    secret=True,
 )
 MLFLOW_SERVER_SERVE_ARTIFACTS = _setting(
     "_MLFLOW_SERVER_SERVE_ARTIFACTS",
