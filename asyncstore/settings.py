@@ -811,7 +811,7 @@ MLFLOW_ALLOWED_HOST_ADDRESSED_ARTIFACT_SCHEMES = _setting(
     "only below its own artifact root and destination.",
     applies_to="asyncstore inside MLflow",
     mlflow="For `asyncstore+` URIs also local paths, databases and what else MLflow has not; in "
-    "every version of MLflow.",
+    "every version of MLflow. asyncstore's own server needs it for s3, gs and wasbs too.",
 )
 ASYNCSTORE_MLFLOW_ARTIFACT_SCHEMES = _setting(
     "ASYNCSTORE_MLFLOW_ARTIFACT_SCHEMES",
@@ -1017,6 +1017,29 @@ MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE = _setting(
     False,
     "Leaves out the checks of hosts and origins, and the security headers.",
     applies_to=SERVER,
+)
+MLFLOW_PRESIGNED_DOWNLOAD_URL_TTL_SECONDS = _setting(
+    "MLFLOW_PRESIGNED_DOWNLOAD_URL_TTL_SECONDS",
+    (_between(1, 604_800), "a whole number of seconds from 1 to 604800 (7 days)"),
+    300,
+    "How long a URL may be used with which clients read an artifact from the storage itself.",
+    applies_to=SERVER,
+    unit="seconds",
+)
+MLFLOW_SERVER_GRAPHQL_MAX_ROOT_FIELDS = _setting(
+    "MLFLOW_SERVER_GRAPHQL_MAX_ROOT_FIELDS",
+    (_between(1, 1000), "a whole number from 1 to 1000"),
+    10,
+    "Most fields at the top of a GraphQL query.",
+    applies_to=SERVER,
+)
+MLFLOW_SERVER_GRAPHQL_MAX_ALIASES = _setting(
+    "MLFLOW_SERVER_GRAPHQL_MAX_ALIASES",
+    (_between(1, 1000), "a whole number from 1 to 1000"),
+    10,
+    "Most aliases of a GraphQL query.",
+    applies_to=SERVER,
+    mlflow="MLflow counts them a level, asyncstore those of the whole query.",
 )
 ASYNCSTORE_SERVER_AUTH_FILE = _setting(
     "ASYNCSTORE_SERVER_AUTH_FILE",
