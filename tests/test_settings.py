@@ -46,6 +46,11 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"s3": ("s3",), " S3, gs ,": ("s3", "gs"), "asyncstore+s3": ("asyncstore+s3",)},
         ["s3://", "s3 gs", "3s", "s3;gs"],
     ),
+    "a whole number from 1 to 1000": ({"1": 1, "1000": 1000}, ["0", "1001", "x"]),
+    "a whole number of seconds from 1 to 604800 (7 days)": (
+        {"1": 1, "604800": 604800},
+        ["0", "604801", "5m"],
+    ),
     "a whole number above 0": ({"1": 1, "40": 40}, ["0", "-1", "1.5", "x"]),
     "a whole number of seconds above 0; -1 means no limit": (
         {"1": 1, "60": 60, "-1": None},
