@@ -18,17 +18,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Exponential backoff with full jitter.
+    """Exponential backoff with jitter.
 
     Args:
         attempts: How often to try at most, the first time included.
-        backoff: Upper bound of the first wait, in seconds; doubles with every attempt.
+        backoff: The first wait, in seconds; doubles with every attempt.
         max_backoff: Upper bound of any wait, in seconds; also of what a Retry-After can ask.
+        jitter: Up to how many seconds are added to a wait at random; None draws each wait from the
+            upper half of what it would be.
     """
 
     attempts: int = 6
     backoff: float = 0.2
     max_backoff: float = 20.0
+    jitter: float | None = None
 
     def wait(self, attempt: int, retry_after: float | None) -> float:
         """Seconds to wait after failed attempt number `attempt` (from 1).
@@ -38,7 +41,10 @@ class RetryPolicy:
             retry_after: What the server asked for, in seconds; None when it did not.
         """
         ceiling = min(self.max_backoff, self.backoff * 2 ** (attempt - 1))
-        jittered = random.uniform(ceiling / 2, ceiling)  # noqa: S311  not a secret
+        if self.jitter is None:
+            jittered = random.uniform(ceiling / 2, ceiling)  # noqa: S311  not a secret
+        else:
+            jittered = ceiling + random.uniform(0, self.jitter)  # noqa: S311  not a secret
         return min(self.max_backoff, max(jittered, retry_after or 0))
 
     async def run(self, call: Callable[[], Awaitable[T]]) -> T:
