@@ -26,6 +26,7 @@ __all__ = ["cli", "in_tmp_path"]
 PERSONAL = (
     *("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "GCSFS_", "STORAGE_EMULATOR_", "SSH_", "HADOOP_"),
     *("KRB5", "OSS_", "OCI_", "HF_", "ASYNCSTORE_", "SLURM_", "KUBERNETES_", "RAY_", "DASK_"),
+    "DATABRICKS_",
 )
 
 

@@ -56,6 +56,10 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"1": 1, "60": 60, "-1": None},
         ["0", "-2", "1m"],
     ),
+    "a whole number from 0 to 10": ({"0": 0, "10": 10}, ["-1", "11", "x"]),
+    "a whole number from 0 to 120": ({"0": 0, "120": 120}, ["-1", "121", "0.5"]),
+    "a number, 0 or more": ({"0": 0.0, "1.5": 1.5}, ["-0.1", "inf", "nan", "x"]),
+    "a whole number of seconds above 0": ({"1": 1, "120": 120}, ["0", "-1", "1.5"]),
     "texts with commas between them": (
         {"a.example.com": ("a.example.com",), " a , *.b,": ("a", "*.b")},
         [","],
@@ -71,6 +75,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
 }
 SECRETS = {
+    "DATABRICKS_TOKEN",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AZURE_STORAGE_CONNECTION_STRING",
