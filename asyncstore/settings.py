@@ -773,35 +773,35 @@ MLFLOW_SERVER_FILE_STORE = _setting(
     TEXT,
     None,
     "Database of the server that the process is; set by the command that starts it.",
-    applies_to="the server",
+    applies_to=SERVER,
 )
 MLFLOW_SERVER_REGISTRY_STORE = _setting(
     "_MLFLOW_SERVER_REGISTRY_STORE",
     TEXT,
     None,
     "Database of its model registry; unset for the same.",
-    applies_to="the server",
+    applies_to=SERVER,
 )
 MLFLOW_SERVER_SERVE_ARTIFACTS = _setting(
     "_MLFLOW_SERVER_SERVE_ARTIFACTS",
     BOOLEAN,
     True,
     "Whether artifacts go through the server.",
-    applies_to="the server",
+    applies_to=SERVER,
 )
 MLFLOW_SERVER_ARTIFACTS_ONLY = _setting(
     "_MLFLOW_SERVER_ARTIFACTS_ONLY",
     BOOLEAN,
     False,
     "Whether it serves nothing but artifacts.",
-    applies_to="the server",
+    applies_to=SERVER,
 )
 MLFLOW_STATIC_PREFIX = _setting(
-    "_MLFLOW_STATIC_PREFIX",
+    "MLFLOW_STATIC_PREFIX",
     TEXT,
     None,
-    "What stands before every path of the server.",
-    applies_to="the server",
+    "What stands before every path of the server, such as /mlflow.",
+    applies_to=SERVER,
 )
 MLFLOW_ALLOWED_HOST_ADDRESSED_ARTIFACT_SCHEMES = _setting(
     "MLFLOW_ALLOWED_HOST_ADDRESSED_ARTIFACT_SCHEMES",
@@ -1114,6 +1114,49 @@ PROMETHEUS_MULTIPROC_DIR = _setting(
     TEXT,
     None,
     "The same directory, for prometheus_client; `asyncstore server` sets it.",
+    applies_to=SERVER,
+)
+MLFLOW_BACKEND_STORE_URI = _setting(
+    "MLFLOW_BACKEND_STORE_URI",
+    TEXT,
+    None,
+    "Database of `asyncstore server`. Unset: sqlite:///mlflow.db in the current directory.",
+    applies_to=SERVER,
+)
+MLFLOW_REGISTRY_STORE_URI = _setting(
+    "MLFLOW_REGISTRY_STORE_URI",
+    TEXT,
+    None,
+    "Database of its model registry. Unset: the same.",
+    applies_to=SERVER,
+)
+MLFLOW_DEFAULT_ARTIFACT_ROOT = _setting(
+    "MLFLOW_DEFAULT_ARTIFACT_ROOT",
+    TEXT,
+    None,
+    "Where new experiments of `asyncstore server` keep their artifacts. Unset: mlflow-artifacts:/, "
+    "which is the server itself, or ./mlartifacts where it serves none.",
+    applies_to=SERVER,
+)
+MLFLOW_ARTIFACTS_DESTINATION = _setting(
+    "MLFLOW_ARTIFACTS_DESTINATION",
+    TEXT,
+    None,
+    "Where artifacts are that go through `asyncstore server`. Unset: ./mlartifacts.",
+    applies_to=SERVER,
+)
+MLFLOW_SERVE_ARTIFACTS = _setting(
+    "MLFLOW_SERVE_ARTIFACTS",
+    BOOLEAN,
+    True,
+    "Whether artifacts go through `asyncstore server`.",
+    applies_to=SERVER,
+)
+MLFLOW_ARTIFACTS_ONLY = _setting(
+    "MLFLOW_ARTIFACTS_ONLY",
+    BOOLEAN,
+    False,
+    "Whether `asyncstore server` serves nothing but artifacts.",
     applies_to=SERVER,
 )
 MLFLOW_HOST = _setting(

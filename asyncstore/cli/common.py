@@ -25,7 +25,7 @@ tracking_uri = click.option(
     help="The database. Default: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_traceback = click.option(
+traceback = click.option(
     "--traceback", is_flag=True, expose_value=False, help="Show where an error came from."
 )
 max_results = click.option(
@@ -56,7 +56,7 @@ order_by = click.option(
 def command(call: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     """Turn an async function into the body of a command, with `--traceback`."""
 
-    @_traceback
+    @traceback
     @functools.wraps(call)
     def run(**arguments: Any) -> None:
         # Ctrl-C cancels the task, which cleans up, and comes out as KeyboardInterrupt.
