@@ -10,7 +10,14 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 import asyncstore
-from asyncstore.server import openapi, routes_experiments, routes_server
+from asyncstore.server import (
+    openapi,
+    routes_artifacts,
+    routes_experiments,
+    routes_presigned,
+    routes_server,
+    ui,
+)
 from asyncstore.server.endpoint import Endpoint
 from asyncstore.server.middlewares import middlewares
 from asyncstore.server.routing import AnyRoute, Lookup, Routes
@@ -21,6 +28,9 @@ __all__ = ["create_app"]
 ROUTES: tuple[AnyRoute, ...] = (
     *routes_server.ROUTES,
     *routes_experiments.ROUTES,
+    *routes_artifacts.ROUTES,
+    *routes_presigned.ROUTES,
+    *ui.ROUTES,
 )
 
 

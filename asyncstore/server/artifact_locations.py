@@ -14,12 +14,11 @@ import anyio.to_thread
 
 from asyncstore import uris
 from asyncstore.artifacts import ArtifactRepository
-from asyncstore.artifacts.policy import ArtifactPolicy
-from asyncstore.client import Client
 from asyncstore.entities import FileInfo
 from asyncstore.errors import InvalidParameterError, UnsupportedError
+from asyncstore.server.state import Server
 
-__all__ = ["ArtifactLocation", "ArtifactLocations"]
+__all__ = ["ArtifactLocation", "destination", "is_proxied", "location_of"]
 
 PROXIED = ("mlflow-artifacts", "http", "https")
 ROUTE = "/mlflow-artifacts/artifacts"
@@ -45,7 +44,7 @@ class ArtifactLocation:
         """
         return "/".join(each for each in (self.root, uris.artifact_path(artifact_path)) if each)
 
-    async def list(self, artifact_path: str | None) -> list[FileInfo]:
+    async def list_artifacts(self, artifact_path: str | None) -> list[FileInfo]:
         """List a directory; the paths of the entries are relative to `root`."""
         found = await self.repository.list_artifacts(self.path(artifact_path))
         return [
@@ -54,59 +53,47 @@ class ArtifactLocation:
         ]
 
 
-class ArtifactLocations:
-    """Opens locations for the routes of artifacts.
+async def destination(server: Server) -> ArtifactRepository:
+    """The repository below which clients name paths.
+
+    Raises:
+        UnsupportedError: The server was started with `--no-serve-artifacts`.
+    """
+    if not server.options.serve_artifacts:
+        raise UnsupportedError(
+            "the server serves no artifacts: it was started with --no-serve-artifacts",
+            error_code="TEMPORARILY_UNAVAILABLE",
+        )
+    return await server.client.get_artifact_repository(server.options.artifacts_destination)
+
+
+def is_proxied(artifact_uri: str) -> bool:
+    """Whether clients reach a location through a server only."""
+    return uris.scheme_of(artifact_uri) in PROXIED
+
+
+async def location_of(server: Server, artifact_uri: str) -> ArtifactLocation:
+    """Open the location of a run, a model or a trace.
 
     Args:
-        client: Its repositories, which share connections; the server's.
-        destination: Root of the artifacts that clients send and get through the server; None for a
-            server that does not do that.
-        policy: What else may be opened.
+        server: The server.
+        artifact_uri: As it is stored.
+
+    Raises:
+        InvalidParameterError: The policy refuses it, or it would leave the destination.
+        UnsupportedError: It is behind a server, and this one serves no artifacts.
     """
-
-    def __init__(self, client: Client, destination: str | None, policy: ArtifactPolicy) -> None:
-        self._client = client
-        self._destination = destination
-        self._policy = policy
-
-    async def destination(self) -> ArtifactRepository:
-        """The repository below which clients name paths.
-
-        Raises:
-            UnsupportedError: The server was started with `--no-serve-artifacts`.
-        """
-        if self._destination is None:
-            raise UnsupportedError(
-                "the server does not serve artifacts: it was started with --no-serve-artifacts",
-                error_code="TEMPORARILY_UNAVAILABLE",
-            )
-        return await self._client.get_artifact_repository(self._destination)
-
-    def is_proxied(self, artifact_uri: str) -> bool:
-        """Whether clients reach a location through a server only."""
-        return uris.scheme_of(artifact_uri) in PROXIED
-
-    async def at(self, artifact_uri: str) -> ArtifactLocation:
-        """Open the location of a run, a model or a trace.
-
-        Args:
-            artifact_uri: As it is stored.
-
-        Raises:
-            InvalidParameterError: The policy refuses it, or the path would leave the destination.
-            UnsupportedError: It is behind a server, and this one serves no artifacts.
-        """
-        path = _proxied_path(artifact_uri)
-        if path is not None:
-            repository = await self.destination()
-            return ArtifactLocation(repository, uris.artifact_path(path))
-        await anyio.to_thread.run_sync(self._policy.check, artifact_uri)
-        return ArtifactLocation(await self._client.get_artifact_repository(artifact_uri))
+    path = _proxied_path(artifact_uri)
+    if path is not None:
+        root = uris.artifact_path(path)
+        return ArtifactLocation(await destination(server), root)
+    await anyio.to_thread.run_sync(server.artifact_policy.check, artifact_uri)
+    return ArtifactLocation(await server.client.get_artifact_repository(artifact_uri))
 
 
 def _proxied_path(artifact_uri: str) -> str | None:
     """The path below the destination; None for a location that is not behind a server."""
-    if uris.scheme_of(artifact_uri) not in PROXIED:
+    if not is_proxied(artifact_uri):
         return None
     try:
         parts = urlsplit(artifact_uri)

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from asyncstore.server.decoding import Request
 from asyncstore.server.state import Server
 
-__all__ = ["AsgiRoute", "Lookup", "Route", "Routes", "route_of"]
+__all__ = ["AsgiRoute", "Lookup", "Route", "Routes", "readable", "route_of"]
 
 Handler = Callable[[Server, Any], Awaitable[Any]]
 AsgiHandler = Callable[[Server, Scope, Receive, Send], Awaitable[None]]
@@ -66,6 +66,11 @@ class AsgiRoute:
 
 
 AnyRoute = Route | AsgiRoute
+
+
+def readable(path: str, handler: AsgiHandler) -> tuple[AsgiRoute, AsgiRoute]:
+    """The two routes of what is streamed out: GET, and HEAD, which gets its headers."""
+    return AsgiRoute("GET", path, handler), AsgiRoute("HEAD", path, handler)
 
 
 @dataclass

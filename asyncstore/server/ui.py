@@ -5,24 +5,25 @@ The UI is a page of scripts that calls the server's own API; nothing of MLflow r
 
 from __future__ import annotations
 
-import os
+import functools
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import anyio.to_thread
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
-from typing_extensions import override
+from starlette.types import Receive, Scope, Send
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.types import Scope
+from asyncstore.errors import NotFoundError
+from asyncstore.server.decoding import Request
+from asyncstore.server.routing import AnyRoute, Route, readable
+from asyncstore.server.state import Server
 
-__all__ = ["find_build", "ui_routes"]
+__all__ = ["ROUTES", "find_build"]
 
-# Names of scripts and styles carry a hash of their content; MLflow's server says 28 days.
+# Names of scripts and styles carry a hash of their content.
 HASHED = "public, max-age=31536000, immutable"
 OTHERS = "public, max-age=3600"
 PAGE = "no-cache"
@@ -57,60 +58,57 @@ def find_build() -> Path | None:
     return None
 
 
-def ui_routes(build: Path | None) -> list[BaseRoute]:
-    """The routes of the UI: its page, its files, and the questions of its statistics.
-
-    Args:
-        build: What `find_build` found. With None there is a page that says what to install.
-    """
-    telemetry = "/ajax-api/3.0/mlflow/ui-telemetry"
-    routes: list[BaseRoute] = [
-        Route(telemetry, _telemetry, methods=["GET"]),
-        Route(telemetry, _telemetry_records, methods=["POST"]),
-    ]
-    if build is None:
-        return [*routes, Route("/", _missing)]
-    files = _Files(directory=build)
-
-    async def page(request: Request) -> Response:
-        return await files.get_response("index.html", request.scope)
-
-    return [*routes, Route("/", page), Mount("/static-files", files)]
+@functools.cache
+def _files() -> StaticFiles | None:
+    build = find_build()
+    return None if build is None else StaticFiles(directory=build)
 
 
-class _Files(StaticFiles):
-    """Files of the UI, with how long a browser may keep them."""
-
-    @override
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        try:
-            response = await super().get_response(path, scope)
-        except (OSError, UnicodeError) as error:
-            raise HTTPException(404) from error
-        response.headers["Cache-Control"] = _kept(path)
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
+async def page(server: Server, scope: Scope, receive: Receive, send: Send) -> None:
+    """The page of the UI; where MLflow is not installed, one that says so."""
+    files = await anyio.to_thread.run_sync(_files)
+    if files is None:
+        missing = HTMLResponse(MISSING, headers={"Cache-Control": "no-store"})
+        await missing(scope, receive, send)
+        return
+    await _send(files, "index.html", PAGE, scope, receive, send)
 
 
-def _kept(path: str) -> str:
-    if path == "index.html":
-        return PAGE
-    return HASHED if path.startswith(f"static{os.sep}") else OTHERS
+async def static_file(server: Server, scope: Scope, receive: Receive, send: Send) -> None:
+    """A script, a style or a picture of the UI."""
+    path: str = scope["path_params"]["path"]
+    files = await anyio.to_thread.run_sync(_files)
+    if files is None:
+        raise NotFoundError("the UI is not installed: pip install mlflow, and start again")
+    kept = HASHED if path.startswith("static/") else OTHERS
+    await _send(files, path, kept, scope, receive, send)
 
 
-async def _missing(_: Request) -> Response:
-    return HTMLResponse(MISSING, headers={"Cache-Control": "no-store"})
+async def _send(
+    files: StaticFiles, path: str, kept: str, scope: Scope, receive: Receive, send: Send
+) -> None:
+    try:
+        response = await files.get_response(path, scope)
+    except (HTTPException, OSError, UnicodeError) as error:
+        raise NotFoundError(f"the UI has no file {path!r}") from error
+    response.headers["Cache-Control"] = kept
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    await response(scope, receive, send)
 
 
-async def _telemetry(_: Request) -> Response:
-    # MLflow's UI asks whether it may send statistics of its use. It may not.
-    answer: dict[str, Any] = {
-        "disable_ui_telemetry": True,
-        "disable_ui_events": [],
-        "ui_rollout_percentage": 0,
-    }
-    return JSONResponse(answer)
+async def telemetry(server: Server, request: Request) -> dict[str, Any]:
+    """Whether the UI may send statistics of its use: no."""
+    return {"disable_ui_telemetry": True, "disable_ui_events": [], "ui_rollout_percentage": 0}
 
 
-async def _telemetry_records(_: Request) -> Response:
-    return JSONResponse({"status": "disabled"})
+async def telemetry_records(server: Server, request: Request) -> dict[str, Any]:
+    """Statistics, which are thrown away."""
+    return {"status": "disabled"}
+
+
+ROUTES: tuple[AnyRoute, ...] = (
+    *readable("/", page),
+    *readable("/static-files/{path:path}", static_file),
+    Route("GET", "/ajax-api/3.0/mlflow/ui-telemetry", telemetry),
+    Route("POST", "/ajax-api/3.0/mlflow/ui-telemetry", telemetry_records, reads=True),
+)
