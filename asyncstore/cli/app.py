@@ -9,7 +9,18 @@ from collections.abc import Sequence
 import click
 
 import asyncstore
-from asyncstore.cli import artifacts, db, demo, experiments, gc, migrate, plugins, runs
+from asyncstore.cli import (
+    artifacts,
+    db,
+    demo,
+    experiments,
+    gc,
+    migrate,
+    plugins,
+    runs,
+    server,
+    server_users,
+)
 from asyncstore.errors import AsyncStoreError
 
 OK, ERROR, INTERRUPTED = 0, 1, 130
@@ -29,6 +40,8 @@ cli.add_command(artifacts.artifacts)
 cli.add_command(gc.gc)
 cli.add_command(migrate.migrate)
 cli.add_command(plugins.list_plugins)
+cli.add_command(server.server)
+cli.add_command(server_users.server_users)
 
 
 def run(arguments: Sequence[str] | None) -> int:
