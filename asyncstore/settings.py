@@ -803,6 +803,13 @@ MLFLOW_STATIC_PREFIX = _setting(
     "What stands before every path of the server, such as /mlflow.",
     applies_to=SERVER,
 )
+MLFLOW_CREATE_MODEL_VERSION_SOURCE_VALIDATION_REGEX = _setting(
+    "MLFLOW_CREATE_MODEL_VERSION_SOURCE_VALIDATION_REGEX",
+    TEXT,
+    None,
+    "Regular expression that the source of a new model version has to match somewhere.",
+    applies_to="the server",
+)
 MLFLOW_ALLOWED_HOST_ADDRESSED_ARTIFACT_SCHEMES = _setting(
     "MLFLOW_ALLOWED_HOST_ADDRESSED_ARTIFACT_SCHEMES",
     SCHEMES,
