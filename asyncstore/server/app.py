@@ -14,7 +14,11 @@ from asyncstore.server import (
     openapi,
     routes_artifacts,
     routes_experiments,
+    routes_logged_models,
+    routes_metrics,
     routes_presigned,
+    routes_registry,
+    routes_runs,
     routes_server,
     ui,
 )
@@ -28,6 +32,10 @@ __all__ = ["create_app"]
 ROUTES: tuple[AnyRoute, ...] = (
     *routes_server.ROUTES,
     *routes_experiments.ROUTES,
+    *routes_runs.ROUTES,
+    *routes_metrics.ROUTES,
+    *routes_logged_models.ROUTES,
+    *routes_registry.ROUTES,
     *routes_artifacts.ROUTES,
     *routes_presigned.ROUTES,
     *ui.ROUTES,
