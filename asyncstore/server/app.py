@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 
 import asyncstore
 from asyncstore.server import (
+    graphql,
     openapi,
     routes_artifacts,
     routes_experiments,
@@ -38,6 +39,7 @@ ROUTES: tuple[AnyRoute, ...] = (
     *routes_registry.ROUTES,
     *routes_artifacts.ROUTES,
     *routes_presigned.ROUTES,
+    *graphql.ROUTES,
     *ui.ROUTES,
 )
 
