@@ -305,10 +305,11 @@ MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR = _setting(
 MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD = _setting(
     "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD",
     BOOLEAN,
-    False,
-    "Multipart upload through presigned parts for artifacts proxied by a tracking server.",
+    None,
+    "Multipart upload through presigned parts for artifacts that go through a tracking server; "
+    "false on the server refuses it. Unset: where the server says that its storage can.",
     applies_to="mlflow-artifacts",
-    honoured=False,
+    mlflow="MLflow's server does not read it.",
 )
 
 # Amazon S3 and compatible

@@ -167,6 +167,11 @@ class ArtifactRepository(PresignedMethods):
         """What the storage can do."""
         return self._state()[0].capabilities
 
+    @property
+    def presigns(self) -> bool:
+        """Whether the storage has presigned URLs; its credentials may still not be able to sign."""
+        return self._state()[0].presigning() is not None
+
     def _state(self) -> tuple[Backend, Transfer, asyncio.AbstractEventLoop]:
         if self._opened is None:
             state = "closed" if self._closed else "not open; use 'async with' or 'await open()'"

@@ -10,7 +10,7 @@ import msgspec
 
 from asyncstore import settings, uris
 from asyncstore.artifacts.presigned import MultipartUploadPart
-from asyncstore.errors import InvalidParameterError, UnsupportedError
+from asyncstore.errors import AsyncStoreError, InvalidParameterError, UnsupportedError
 from asyncstore.server.artifact_locations import (
     ArtifactLocation,
     destination,
@@ -21,7 +21,7 @@ from asyncstore.server.decoding import Request, RequiredText
 from asyncstore.server.routing import AnyRoute, Route
 from asyncstore.server.state import Server
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "presigns", "takes_parts"]
 
 PartNumber = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=604_800)]

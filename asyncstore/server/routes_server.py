@@ -7,6 +7,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from asyncstore.server.decoding import Request
+from asyncstore.server.routes_presigned import presigns, takes_parts
 from asyncstore.server.routing import AnyRoute, AsgiRoute, Route
 from asyncstore.server.state import Server
 
@@ -37,14 +38,14 @@ async def version(server: Server, scope: Scope, receive: Receive, send: Send) ->
 
 async def get_server_info(server: Server, request: Request) -> dict[str, Any]:
     """What the server can do, for clients that look before they ask."""
-    proxied = server.options.serve_artifacts
+    presigned = await presigns(server)
     return {
         # MLflow's name for a database.
         "store_type": "SqlStore",
         "workspaces_enabled": False,
         "trace_archival_enabled": False,
-        "multipart_uploads_enabled": proxied,
-        "multipart_downloads_enabled": proxied,
+        "multipart_uploads_enabled": presigned and takes_parts(),
+        "multipart_downloads_enabled": presigned,
         "presigned_upload_run_id_supported": True,
         "presigned_upload_model_id_supported": True,
         "features_enabled": {"gateway": False},
