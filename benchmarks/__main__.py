@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import report
-from benchmarks.cases import CASES, OURS, Case, WrongOutcomeError
+from benchmarks.case import OURS, Case, WrongOutcomeError
+from benchmarks.cases import CASES
 from benchmarks.child import ticking
 from benchmarks.lab import ROOT, Lab
 

@@ -7,10 +7,11 @@ import concurrent.futures
 import contextlib
 import shutil
 import sqlite3
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmarks import fluent, metadata, metric_peers
+from benchmarks.case import OURS, Case, Task, WrongOutcomeError
+from benchmarks.http_cases import http_cases
 from benchmarks.storages import STORAGES, place_of
 
 if TYPE_CHECKING:
@@ -21,38 +22,6 @@ if TYPE_CHECKING:
     from benchmarks.lab import Lab
 
 T = TypeVar("T")
-OURS = "asyncstore"
-
-
-class WrongOutcomeError(Exception):
-    """The measured work did not do what it should have."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a measured process is told: arguments of the peer, and environment variables."""
-
-    arguments: dict[str, Any]
-    variables: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One comparison.
-
-    Attributes:
-        name: What to call it on the command line.
-        about: What it is, for people.
-        module: Where the peers are.
-        peers: Names of functions of that module; the first is ours.
-        task: Makes a fresh task for each measurement, and checks the outcome when it is left.
-    """
-
-    name: str
-    about: str
-    module: str
-    peers: tuple[str, ...]
-    task: Callable[[Lab], AbstractContextManager[Task]]
 
 
 def _transfer_cases() -> Iterator[Case]:
@@ -349,6 +318,7 @@ CASES: dict[str, Case] = {
         *_metric_cases(),
         *_metadata_cases(),
         *_fluent_cases(),
+        *http_cases(),
         Case(
             "import",
             "python -c 'import ...' (nothing: the interpreter alone)",

@@ -36,8 +36,8 @@ def main() -> None:
     else:
         with peer(task) as work:
             meter = Meter()
-            work()
-            result = meter.read()
+            told = work()
+            result = meter.read() | _figures(told)
     sys.stdout.write(f"\n{json.dumps(result)}\n")
 
 
@@ -47,9 +47,14 @@ async def _measure_async(peer: Any, task: dict[str, Any]) -> dict[str, float]:
         await asyncio.sleep(0.1)
         async with ticking() as late:
             meter = Meter()
-            await work()
-            result = meter.read()
+            told = await work()
+            result = meter.read() | _figures(told)
         return {**result, "stall_ms": max(late, default=0.0) * 1000}
+
+
+def _figures(told: Any) -> dict[str, float]:
+    """What the work measured itself, by name; it may return anything else too."""
+    return told if isinstance(told, dict) else {}
 
 
 @contextlib.asynccontextmanager
@@ -80,7 +85,7 @@ class Meter:
     """What passes from its creation to `read`: time, CPU time, and memory above the first."""
 
     def __init__(self) -> None:
-        self._idle = _memory("VmRSS")
+        self._idle = memory("VmRSS")
         _reset_peak()
         self._cpu = _cpu_seconds()
         self._commands_cpu = _commands_cpu_seconds()
@@ -89,7 +94,7 @@ class Meter:
     def read(self) -> dict[str, float]:
         seconds = time.perf_counter() - self._start
         cpu = _cpu_seconds() - self._cpu
-        peak = _memory("VmHWM") - self._idle
+        peak = memory("VmHWM") - self._idle
         if _commands_cpu_seconds() > self._commands_cpu:
             # A peer that is a command was idle before it was there.
             peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * _rss_unit()
@@ -111,10 +116,10 @@ def _reset_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _memory(field: str) -> int:
-    """Resident memory now (VmRSS) or at its peak (VmHWM), in bytes."""
+def memory(field: str, process: int | str = "self") -> int:
+    """Resident memory of a process now (VmRSS) or at its peak (VmHWM), in bytes."""
     try:
-        status = Path("/proc/self/status").read_text()
+        status = Path(f"/proc/{process}/status").read_text()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _rss_unit()
     found = re.search(rf"{field}:\s+(\d+) kB", status)

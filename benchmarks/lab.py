@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from benchmarks import metadata
+from tests.servers.asyncstore_server import AsyncstoreServer
 from tests.servers.base import Server, free_port
 from tests.servers.mariadb import MariaDB
+from tests.servers.mlflow_server import MlflowServer
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.radosgw import RadosGateway
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 ServerT = TypeVar("ServerT", bound=Server)
+TrackingServer = AsyncstoreServer | MlflowServer
 ROOT = Path(__file__).parents[1]
 ONE_WAY_MS = 10.0
 SMALL_SIZE = 10 * 1024
@@ -71,6 +74,7 @@ class Lab:
         self.trace_count = 2_000 if quick else 20_000
         self.places: dict[str, Any] = {}
         self._templates: dict[str, str] = {}
+        self._servers: dict[str, TrackingServer] = {}
         self._stack = contextlib.ExitStack()
         self._numbers = iter(range(10**9))
 
@@ -132,6 +136,37 @@ class Lab:
             raise SystemExit(f"{server.name} is not installed: {server.install_hint}")
         self._stack.enter_context(server)
         return server
+
+    def tracking_server(self, kind: str, database: str) -> tuple[str, list[int]]:
+        """A tracking server on a filled database, which all kinds share.
+
+        Args:
+            kind: `asyncstore` and `mlflow_1` have one worker, `mlflow` its default ones;
+                `asyncstore-s3` keeps artifacts in S3 that is 20 ms away.
+            database: Such as `sqlite`.
+
+        Returns:
+            Its URL, and the ids of its processes.
+        """
+        key = f"{kind} on {database}"
+        if key not in self._servers:
+            store = self.filled_database(database)
+            root = self.directory / "proxied"
+            options = ["--backend-store-uri", store, "--artifacts-destination", str(root)]
+            if kind == "asyncstore-s3":
+                variables = self.radosgw.environment | {"MLFLOW_S3_ENDPOINT_URL": self.delayed.url}
+                variables["MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD"] = "true"
+                options[-1] = f"s3://{self.bucket}/proxied"
+                server: TrackingServer = AsyncstoreServer(*options, environment=variables)
+            elif kind == "asyncstore":
+                server = AsyncstoreServer(*options, environment={})
+            else:
+                options[1] = store.replace("postgresql:", "postgresql+psycopg2:")
+                workers = () if kind == "mlflow_1" else ("--workers", "4")
+                server = MlflowServer(*options, *workers, environment={})
+            self._servers[key] = self.start(server)
+        server = self._servers[key]
+        return server.url, _family(server.processes[0].pid)
 
     # Files
 
@@ -238,3 +273,9 @@ class Lab:
         """Drop what `copy_of` returned; the files of SQLite go with the directory."""
         if not uri.startswith("sqlite"):
             self.postgresql.drop_database(uri)
+
+
+def _family(process: int) -> list[int]:
+    """A process and all that it started."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [process, *(each for child in children for each in _family(int(child)))]

@@ -9,7 +9,7 @@ import platform
 from statistics import median
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from benchmarks.cases import OURS
+from benchmarks.case import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +26,10 @@ _COLUMNS = (
     "stall ms",
     "idle loop ms",
 )
+# Of some cases, behind the others.
+_MORE = {"p99_ms": "p99 ms", "server_mib": "server MiB"}
 
-# Keys: seconds, cpu_seconds, peak_mib, noise_ms; asynchronous peers also stall_ms.
+# Keys: seconds, cpu_seconds, peak_mib, noise_ms; asynchronous peers also stall_ms; those of _MORE.
 Run = dict[str, float]
 
 
@@ -67,8 +69,8 @@ def new_results(*, quick: bool) -> Results:
 
 
 def text(results: Results) -> str:
-    rows = [_COLUMNS, *_rows(results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    rows = [_columns(results), *_rows(results)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         for row in rows
@@ -77,12 +79,23 @@ def text(results: Results) -> str:
 
 
 def markdown(results: Results) -> str:
-    rows = [_COLUMNS, tuple("---" for _ in _COLUMNS), *_rows(results)]
+    head = _columns(results)
+    rows = [head, tuple("---" for _ in head), *_rows(results)]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([*lines, "", *(f"{note}\n" for note in _notes(results))]).rstrip()
 
 
+def _more(results: Results) -> list[str]:
+    every = [run for case in results["cases"] for runs in case["runs"].values() for run in runs]
+    return [key for key in _MORE if any(key in run for run in every)]
+
+
+def _columns(results: Results) -> tuple[str, ...]:
+    return (*_COLUMNS, *(_MORE[key] for key in _more(results)))
+
+
 def _rows(results: Results) -> list[tuple[str, ...]]:
+    more = _more(results)
     return [
         (
             case["name"],
@@ -91,8 +104,9 @@ def _rows(results: Results) -> list[tuple[str, ...]]:
             "" if peer == OURS else _spread(ratios(case, peer), 2),
             _spread([run["cpu_seconds"] for run in runs], 2),
             f"{max(run['peak_mib'] for run in runs):.0f}",
-            _stalls(runs),
-            _spread([run["noise_ms"] for run in runs], 1),
+            _spread(_figures(runs, "stall_ms"), 1),
+            _spread(_figures(runs, "noise_ms"), 1),
+            *(_spread(_figures(runs, key), 1) for key in more),
         )
         for case in results["cases"]
         for peer, runs in case["runs"].items()
@@ -113,9 +127,8 @@ def _spread(values: Sequence[float], digits: int) -> str:
     return f"{middle} ({low}-{high})" if len(values) > 1 else middle
 
 
-def _stalls(runs: Sequence[Run]) -> str:
-    stalls = [run["stall_ms"] for run in runs if "stall_ms" in run]
-    return _spread(stalls, 1)
+def _figures(runs: Sequence[Run], key: str) -> list[float]:
+    return [run[key] for run in runs if key in run]
 
 
 def _notes(results: Results) -> list[str]:
