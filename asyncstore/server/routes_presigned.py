@@ -83,10 +83,26 @@ class CreatePresignedDownloadUrl(Request):
     expiration: Seconds | None = None
 
 
+async def presigns(server: Server) -> bool:
+    """Whether the storage of the server's destination has presigned URLs."""
+    try:
+        return (await destination(server)).presigns
+    except AsyncStoreError:
+        # What is wrong is told to those who use it.
+        return False
+
+
+def takes_parts() -> bool:
+    """Whether the server is to hand out URLs of parts, if its storage can."""
+    return settings.MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD.get() is not False
+
+
 async def create_multipart_upload(server: Server, request: CreateMultipartUpload) -> dict[str, Any]:
     """Start an upload whose parts the client sends to the storage."""
     repository = await destination(server)
     with _said("Multipart upload"):
+        if not takes_parts():
+            raise UnsupportedError("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD is false on the server")
         made = await repository.create_multipart_upload(
             request.path, request.num_parts, request.artifact_path
         )
