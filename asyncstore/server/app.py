@@ -13,6 +13,7 @@ import asyncstore
 from asyncstore.server import (
     graphql,
     openapi,
+    otlp,
     routes_artifacts,
     routes_experiments,
     routes_logged_models,
@@ -21,6 +22,8 @@ from asyncstore.server import (
     routes_registry,
     routes_runs,
     routes_server,
+    routes_traces,
+    routes_traces_v2,
     ui,
 )
 from asyncstore.server.endpoint import Endpoint
@@ -37,6 +40,9 @@ ROUTES: tuple[AnyRoute, ...] = (
     *routes_metrics.ROUTES,
     *routes_logged_models.ROUTES,
     *routes_registry.ROUTES,
+    *routes_traces.ROUTES,
+    *routes_traces_v2.ROUTES,
+    *otlp.ROUTES,
     *routes_artifacts.ROUTES,
     *routes_presigned.ROUTES,
     *graphql.ROUTES,

@@ -9,12 +9,18 @@ import anyio
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asyncstore.errors import AsyncStoreError, InvalidParameterError, UnavailableError
+from asyncstore.errors import (
+    AsyncStoreError,
+    InvalidParameterError,
+    UnavailableError,
+    UnsupportedError,
+)
 from asyncstore.rest.errors import error_to_json
 from asyncstore.server.decoding import Decoding
 from asyncstore.server.refusals import header
 from asyncstore.server.routing import AsgiRoute, Route, Routes, route_of
 from asyncstore.server.state import Server
+from asyncstore.server.unsupported import is_unsupported
 
 __all__ = ["Endpoint"]
 
@@ -56,12 +62,19 @@ class Endpoint:
                 await self._json(route, scope, receive, send)
             case AsgiRoute() as route:
                 await self._asgi(route, scope, receive, send)
+            case _ if is_unsupported(self._path(scope)):
+                message = f"asyncstore's server does not do {scope['method']} {scope['path']}"
+                await _send(send, *_of_error(UnsupportedError(message), scope))
             case _ if found.methods:
                 await _no_such_method(scope, send, found.methods)
-            case _ if _below(scope["path"], self._server.options.static_prefix):
+            case _ if self._path(scope).startswith(_API):
                 await _no_such_path(scope, send)
             case _:
                 await self._app(scope, receive, send)
+
+    def _path(self, scope: Scope) -> str:
+        path: str = scope["path"]
+        return path.removeprefix(self._server.options.static_prefix)
 
     async def _json(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -158,7 +171,7 @@ async def _unless_gone(receive: Receive, work: Callable[[], Awaitable[Answer]]) 
 
 def _of_error(error: AsyncStoreError, scope: Scope) -> Answer:
     status, content = error_to_json(error)
-    if status >= 500:
+    if status >= 500 and not isinstance(error, UnsupportedError):
         logger.error("%s %s: %s", scope["method"], scope["path"], error, exc_info=error)
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, UnavailableError) and error.retry_after is not None:
@@ -200,7 +213,3 @@ async def _no_such_path(scope: Scope, send: Send) -> None:
         "message": f"this server has no {scope['method']} {scope['path']}",
     }
     await _send(send, 404, _ENCODER.encode(content))
-
-
-def _below(path: str, static_prefix: str) -> bool:
-    return path.removeprefix(static_prefix).startswith(_API)
