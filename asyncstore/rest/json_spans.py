@@ -167,27 +167,34 @@ def otlp_span_to_json(span: Span) -> dict[str, Any]:
         InvalidParameterError: An id is not hexadecimal, or a value cannot be JSON.
     """
     try:
-        made: dict[str, Any] = {**_ids_to_json(span), "name": span.name}
-        made["start_time_unix_nano"] = span.start_time_ns
-        if span.end_time_ns:
-            made["end_time_unix_nano"] = span.end_time_ns
-        made["attributes"] = _otlp_attributes(_all_attributes(span))
-        if span.events:
-            made["events"] = [
-                {
-                    "time_unix_nano": event.timestamp,
-                    "name": event.name,
-                    "attributes": _otlp_attributes(event.attributes),
-                }
-                for event in span.events
-            ]
         status = {} if span.status == "UNSET" else {"code": f"STATUS_CODE_{span.status}"}
         if span.status_message:
             status["message"] = span.status_message
-        made["status"] = status
+        return {
+            **_set(
+                **_ids_to_json(span),
+                name=span.name,
+                start_time_unix_nano=span.start_time_ns,
+                end_time_unix_nano=span.end_time_ns,
+                attributes=_otlp_attributes(_all_attributes(span)),
+                events=[
+                    _set(
+                        time_unix_nano=event.timestamp,
+                        name=event.name,
+                        attributes=_otlp_attributes(event.attributes),
+                    )
+                    for event in span.events
+                ],
+            ),
+            "status": status,
+        }
     except (TypeError, ValueError) as error:
         raise InvalidParameterError(f"span {span.name!r} of {span.trace_id}: {error}") from error
-    return {key: value for key, value in made.items() if value is not None}
+
+
+def _set(**fields: Any) -> dict[str, Any]:
+    """The fields that differ from their defaults, as protobuf's version 3 has no others."""
+    return {key: value for key, value in fields.items() if value}
 
 
 def _otlp_attributes(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -207,9 +214,9 @@ def _otlp_value(value: Any) -> dict[str, Any]:
         case float():
             return {"double_value": number_to_json(value)}
         case list() | tuple():
-            return {"array_value": {"values": [_otlp_value(item) for item in value]}}
+            return {"array_value": _set(values=[_otlp_value(item) for item in value])}
         case Mapping():
-            return {"kvlist_value": {"values": _otlp_attributes(value)}}
+            return {"kvlist_value": _set(values=_otlp_attributes(value))}
         case int():
             return {"string_value": str(value)}
     raise TypeError(f"{value!r:.100} cannot be JSON")

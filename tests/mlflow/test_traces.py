@@ -13,7 +13,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from asyncstore import entities
 from asyncstore.metadata import MetadataStore
-from asyncstore.metadata.sql.span_json import span_to_json
+from asyncstore.rest.json_spans import span_to_json
 from tests.mlflow.error_codes import different_codes
 
 if TYPE_CHECKING:
@@ -50,9 +50,7 @@ def span(number: int, span_number: int, **values: Any) -> entities.Span:
 
 
 def theirs_of(ours: entities.Span) -> MlflowSpan:
-    import json
-
-    return MlflowSpan.from_dict(json.loads(span_to_json(ours)))
+    return MlflowSpan.from_dict(span_to_json(ours))
 
 
 def info_as_dict(info: Any) -> dict[str, Any]:

@@ -184,14 +184,21 @@ LOGGED_MODELS = st.builds(
     params=TAGS,
     metrics=some(metrics(NOTE)),
 )
-JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | INT64 | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORD, inner, max_size=2),
-    max_leaves=4,
-)
+
+
+def json_values(integers: st.SearchStrategy[int]) -> st.SearchStrategy[Any]:
+    finite = st.floats(allow_nan=False, allow_infinity=False)
+    return st.recursive(
+        st.none() | st.booleans() | integers | finite | TEXT,
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORD, inner, max_size=2),
+        max_leaves=4,
+    )
+
+
 SAID = {
     "name": WORD,
-    "value": JSON_VALUES,
+    # As far as a double is exact, which protobuf has for all numbers of JSON.
+    "value": json_values(st.integers(-(2**53), 2**53)),
     "source": st.builds(
         AssessmentSource, st.sampled_from(["HUMAN", "LLM_JUDGE", "CODE"]), st.none() | WORD
     ),
@@ -213,6 +220,7 @@ ASSESSMENTS: st.SearchStrategy[Assessment] = (
 )
 ID8 = st.binary(min_size=8, max_size=8).map(bytes.hex)
 TRACE_IDS = st.binary(min_size=16, max_size=16).map(lambda digits: f"tr-{digits.hex()}")
+JSON_VALUES = json_values(INT64)
 VALUES = st.dictionaries(WORD, JSON_VALUES, max_size=2)
 
 

@@ -9,12 +9,11 @@ from sqlalchemy import ColumnElement, Select, Table, select
 
 from asyncstore.errors import InvalidParameterError
 from asyncstore.metadata.filters import Comparison, Ordering
+from asyncstore.metadata.prompts import IS_PROMPT_TAG
 from asyncstore.metadata.sql.schema.tables import Tables
 from asyncstore.metadata.sql.search import compare, directed
 
-__all__ = ["IS_PROMPT_TAG", "ordered", "tagged"]
-
-IS_PROMPT_TAG = "mlflow.prompt.is_prompt"
+__all__ = ["ordered", "tagged"]
 
 
 def tagged(

@@ -14,11 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import override
 
 from asyncstore.entities import Span, Trace, TraceData, TraceInfo
-from asyncstore.errors import InvalidStateError, NotFoundError, UnsupportedError
+from asyncstore.errors import (
+    InvalidParameterError,
+    InvalidStateError,
+    NotFoundError,
+    UnsupportedError,
+)
 from asyncstore.metadata import validation
 from asyncstore.metadata.sql.base import SqlStore
 from asyncstore.metadata.sql.previews import preview
-from asyncstore.metadata.sql.span_json import attributes_of, span_from_json, span_to_json
 from asyncstore.metadata.sql.span_totals import (
     COST_ATTRIBUTE,
     SpanNode,
@@ -34,6 +38,7 @@ from asyncstore.metadata.sql.trace_columns import (
     USAGE_KEY,
 )
 from asyncstore.metadata.sql.traces import FINALIZED_KEY, location_tag, write_trace_tags
+from asyncstore.rest.json_spans import attributes_of, span_from_json, span_to_json
 
 __all__ = ["SqlSpans"]
 
@@ -290,11 +295,19 @@ def _row(span: Span) -> dict[str, Any]:
         "status": span.status,
         "start_time_unix_nano": span.start_time_ns,
         "end_time_unix_nano": span.end_time_ns,
-        "content": span_to_json(span),
+        "content": _content(span),
         **{key: said.get(key) for key in COST},
         "model_name": span.attributes.get("mlflow.llm.model"),
         "model_provider": span.attributes.get("mlflow.llm.provider"),
     }
+
+
+def _content(span: Span) -> str:
+    try:
+        # A search for text finds what people type, and not an escape.
+        return json.dumps(span_to_json(span), ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidParameterError(f"span {span.name!r} of {span.trace_id}: {error}") from error
 
 
 def _nodes(rows: Sequence[Row[Any]]) -> list[SpanNode]:
@@ -308,7 +321,9 @@ def _nodes(rows: Sequence[Row[Any]]) -> list[SpanNode]:
 def _spans(rows: Sequence[Row[Any]]) -> dict[str, list[Span]]:
     found: dict[str, list[Span]] = {}
     for row in rows:
-        found.setdefault(row.trace_id, []).append(span_from_json(row.trace_id, row.content))
+        found.setdefault(row.trace_id, []).append(
+            span_from_json(json.loads(row.content), row.trace_id)
+        )
     return found
 
 

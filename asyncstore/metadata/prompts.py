@@ -1,4 +1,4 @@
-"""Prompts, which are registered models with tags: MLflow keeps them so."""
+"""Prompts, which are registered models with tags: MLflow keeps them so, in every kind of store."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing_extensions import override
 from asyncstore.entities import ModelVersion, PagedList, Prompt, PromptVersion, RegisteredModel
 from asyncstore.errors import InvalidParameterError, NotFoundError
 from asyncstore.metadata import validation_registry
-from asyncstore.metadata.sql.base import SqlStore
-from asyncstore.metadata.sql.registry_search import IS_PROMPT_TAG
+from asyncstore.metadata.store import MetadataStore
 
-__all__ = ["SqlPrompts"]
+__all__ = ["IS_PROMPT_TAG", "PromptsAsModels"]
 
 SEARCH_MAX_RESULTS_DEFAULT = 100
 # What MLflow writes where a version of a model has its source.
 SOURCE = "prompt-template"
+IS_PROMPT_TAG = "mlflow.prompt.is_prompt"
 TEXT_TAG = "mlflow.prompt.text"
 TYPE_TAG = "_mlflow_prompt_type"
 RESPONSE_FORMAT_TAG = "_mlflow_prompt_response_format"
@@ -27,8 +27,8 @@ LINKED_PROMPTS_TAG = "mlflow.linkedPrompts"
 _INTERNAL = {IS_PROMPT_TAG, TEXT_TAG, TYPE_TAG, RESPONSE_FORMAT_TAG, MODEL_CONFIG_TAG}
 
 
-class SqlPrompts(SqlStore):
-    """The methods of a store that concern prompts."""
+class PromptsAsModels(MetadataStore):
+    """The methods of a store that concern prompts, by those that concern registered models."""
 
     @override
     async def create_prompt(
