@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from benchmarks import fluent, metadata, metric_peers
 from benchmarks.case import OURS, Case, Task, WrongOutcomeError
 from benchmarks.http_cases import http_cases
+from benchmarks.lab import MLFLOW_POOL
 from benchmarks.storages import STORAGES, place_of
 
 if TYPE_CHECKING:
@@ -249,9 +250,7 @@ def _metadata(database: str, what: str) -> Callable[[Lab], AbstractContextManage
             "points": lab.point_count,
             "keys": metadata.KEYS,
         }
-        # MLflow's 32 threads wait for each other's connections for ever with its own pool of 15.
-        pool = {"POOL_SIZE": "40", "MAX_OVERFLOW": "40"} if what == "mixed-32" else {}
-        yield Task(arguments, {f"MLFLOW_SQLALCHEMYSTORE_{name}": pool[name] for name in pool})
+        yield Task(arguments, MLFLOW_POOL if what == "mixed-32" else {})
 
     return task
 

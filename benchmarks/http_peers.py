@@ -28,7 +28,7 @@ HTTP_CASES = {
     "log-batch": (2000, 32, "log-batch of 10 metrics, 32 connections"),
     "create-run": (2000, 32, "create-run, 32 connections"),
     "get-run": (2000, 32, "get-run, 32 connections"),
-    "search-runs": (20, 4, "search-runs, 100 of 50,000 ordered by a metric, 4 connections"),
+    "search-runs": (20, 4, "search-runs, 100 of 100,000 ordered by a metric, 4 connections"),
     "idle-200": (1000, 1, "get-run over one connection, beside 200 that are idle"),
     "upload": (3, 1, "a PUT of 100 MiB through the proxy"),
     "download": (3, 1, "a GET of 100 MiB through the proxy"),

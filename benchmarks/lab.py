@@ -30,6 +30,10 @@ ServerT = TypeVar("ServerT", bound=Server)
 TrackingServer = AsyncstoreServer | MlflowServer
 ROOT = Path(__file__).parents[1]
 ONE_WAY_MS = 10.0
+MLFLOW_POOL = {
+    "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "40",
+    "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "40",
+}
 SMALL_SIZE = 10 * 1024
 
 
@@ -163,7 +167,8 @@ class Lab:
             else:
                 options[1] = store.replace("postgresql:", "postgresql+psycopg2:")
                 workers = () if kind == "mlflow_1" else ("--workers", "4")
-                server = MlflowServer(*options, *workers, environment={})
+                # With its own pool of 15, MLflow's threads wait for each other's connections.
+                server = MlflowServer(*options, *workers, environment=MLFLOW_POOL)
             self._servers[key] = self.start(server)
         server = self._servers[key]
         return server.url, _family(server.processes[0].pid)
