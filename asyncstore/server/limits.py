@@ -140,8 +140,8 @@ class RateLimitMiddleware:
         # A browser that opens the UI asks a dozen things at once.
         self._burst = max(rate * 2, 20.0)
         self._clock = clock
-        # When the bucket of a client is full again; those that are full are not kept for long.
-        self._full_at: OrderedDict[str, float] = OrderedDict()
+        # What is in the bucket of a client, and since when; those that asked longest ago go first.
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI says."""
@@ -155,11 +155,12 @@ class RateLimitMiddleware:
         await self._app(scope, receive, send)
 
     def _take(self, client: str) -> float:
+        """Seconds to wait; 0 when the request may go on."""
         now = self._clock()
-        full_at = max(self._full_at.pop(client, now), now) + 1 / self._rate
-        wait = full_at - now - self._burst / self._rate
-        # A request that is refused takes nothing.
-        self._full_at[client] = full_at if wait <= 0 else full_at - 1 / self._rate
-        if len(self._full_at) > _CLIENTS:
-            self._full_at.popitem(last=False)
-        return wait
+        left, since = self._buckets.pop(client, (self._burst, now))
+        left = min(left + (now - since) * self._rate, self._burst)
+        allowed = left >= 1
+        self._buckets[client] = (left - 1 if allowed else left), now
+        if len(self._buckets) > _CLIENTS:
+            self._buckets.popitem(last=False)
+        return 0.0 if allowed else (1 - left) / self._rate
