@@ -92,7 +92,6 @@ async def _send(
     except (HTTPException, OSError, UnicodeError) as error:
         raise NotFoundError(f"the UI has no file {path!r}") from error
     response.headers["Cache-Control"] = kept
-    response.headers["X-Content-Type-Options"] = "nosniff"
     await response(scope, receive, send)
 
 
@@ -106,9 +105,15 @@ async def telemetry_records(server: Server, request: Request) -> dict[str, Any]:
     return {"status": "disabled"}
 
 
+async def gateway_endpoints(server: Server, request: Request) -> dict[str, Any]:
+    """The models of a gateway, which the page of runs asks for: none."""
+    return {"endpoints": []}
+
+
 ROUTES: tuple[AnyRoute, ...] = (
     *readable("/", page),
     *readable("/static-files/{path:path}", static_file),
+    Route("GET", "/ajax-api/2.0/mlflow/gateway-proxy", gateway_endpoints),
     Route("GET", "/ajax-api/3.0/mlflow/ui-telemetry", telemetry),
     Route("POST", "/ajax-api/3.0/mlflow/ui-telemetry", telemetry_records, reads=True),
 )
