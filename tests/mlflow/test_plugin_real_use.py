@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import mlflow
 import pytest
 
+from tests.mlflow.used import Printed, differences, used
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = Path(__file__).parents[2]
 VERSION_3 = int(mlflow.__version__.partition(".")[0]) >= 3
-WATCHDOG = 300
 # What the script does on purpose, in asyncstore's words.
 OWN_WORDS = re.compile(r"a param cannot be changed once it is logged: 'a' is|trace tr-\S+ does not")
-
-
-class Printed(NamedTuple):
-    results: list[Any]
-    messages: set[str]
 
 
 @pytest.fixture
@@ -35,30 +26,9 @@ def use(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Printe
 
     def run(*uris: str) -> Printed:
         here = tmp_path_factory.mktemp("use")
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.mlflow.real_use", *(u.format(here=here) for u in uris)],
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-                "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-            },
-            cwd=here,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=WATCHDOG,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return Printed(json.loads(done.stdout), _messages(done.stderr))
+        return used(here, *(uri.format(here=here) for uri in uris))
 
     return run
-
-
-def _messages(stderr: str) -> set[str]:
-    """What was printed but for news, without numbers and ids."""
-    lines = [line for line in stderr.splitlines() if not re.search(r"\bINFO\b", line)]
-    return {re.sub(r"[0-9a-f]{8,}|[0-9]+", "#", line) for line in lines if line.strip()}
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +64,7 @@ def test_a_day_of_real_use(
         alone[storage] = use("sqlite:///{here}/mlflow.db", f"{root}/alone")
     theirs = alone[storage]
     ours = use(f"asyncstore+{tracking_uri}", f"asyncstore+{root}/ours")
-    assert [name for name, _ in ours.results] == [name for name, _ in theirs.results]
-    different = [
-        (name, got, wanted)
-        for (name, got), (_, wanted) in zip(ours.results, theirs.results, strict=True)
-        if got != wanted
-    ]
+    different = differences(ours, theirs)
     assert not different, json.dumps(different, indent=1)
     assert {
         message for message in ours.messages - theirs.messages if not OWN_WORDS.search(message)
