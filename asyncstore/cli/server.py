@@ -24,10 +24,11 @@ DEFAULT_HOST, DEFAULT_DATABASE = "127.0.0.1", "sqlite:///mlflow.db"
 # Longer than the minute for which proxies keep a connection: who closes first makes no errors.
 KEEP_ALIVE_SECONDS = 75
 # A worker answers when its interpreter has started, which takes seconds on a busy machine.
-HEALTH_SECONDS = 60
+HEALTH_SECONDS = 15
 _OURS = {
     *("host", "port", "workers", "factory", "app", "app_dir", "reload", "fd", "uds", "http", "ws"),
-    *("ssl_certfile", "ssl_keyfile", "ssl_ca_certs", "ssl_cert_reqs", "access_log", "interface"),
+    *("ssl_certfile", "ssl_keyfile", "ssl_ca_certs", "ssl_cert_reqs"),
+    *("access_log", "interface", "lifespan"),
 }
 
 
@@ -200,6 +201,7 @@ def server(
         workers=workers or settings.MLFLOW_WORKERS.get(),
         http=BoundedProtocol,
         ws="none",
+        lifespan="on",
         access_log=False,
         **tls,
         **({"ssl_cert_reqs": 2} if ssl_ca_certs else {}),

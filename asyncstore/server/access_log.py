@@ -14,7 +14,6 @@ import time
 from datetime import UTC, datetime
 from typing import IO
 
-import anyio
 import anyio.to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -87,13 +86,14 @@ class AccessLogMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI says."""
-        if scope["type"] != "http":
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                if scope["type"] == "lifespan":
-                    with anyio.CancelScope(shield=True):
-                        await anyio.to_thread.run_sync(self._writer.close)
+        if scope["type"] == "lifespan":
+
+            async def flushing_send(message: Message) -> None:
+                if message["type"].startswith("lifespan.shutdown."):
+                    await anyio.to_thread.run_sync(self._writer.close)
+                await send(message)
+
+            await self._app(scope, receive, flushing_send)
             return
         began, clock = datetime.now(UTC), time.perf_counter()
         status: int | None = None
