@@ -442,7 +442,7 @@ class ArtifactRepository(PresignedMethods):
             if name:
                 await transfer.request(lambda: _delete_file(backend, name))
             # Storages with directories remove a tree themselves: walking follows links.
-            if not backend.capabilities.directories:
+            if not (backend.capabilities.directories or backend.capabilities.removes_trees):
                 async with aclosing(backend.walk(name)) as entries:
                     await transfer.for_each(
                         _batches(entries),

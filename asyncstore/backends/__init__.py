@@ -32,6 +32,7 @@ SFTP = Registration("asyncstore.backends.sftp", "sftp")
 FTP = Registration("asyncstore.backends.ftp", None)
 HDFS = Registration("asyncstore.backends.hdfs", "hdfs")
 HTTP = Registration("asyncstore.backends.http", "http")
+MLFLOW_ARTIFACTS = Registration("asyncstore.backends.mlflow_artifacts", "http")
 SQL = Registration("asyncstore.backends.sql", None)
 THREADED = Registration("asyncstore.backends.threaded", None)
 
@@ -58,6 +59,7 @@ SCHEMES: dict[str, Registration] = {
     "viewfs": HDFS,
     "http": HTTP,
     "https": HTTP,
+    "mlflow-artifacts": MLFLOW_ARTIFACTS,
     "oss": THREADED._replace(extra="oss"),
     "oci": THREADED._replace(extra="oci"),
     "hf": THREADED._replace(extra="hf"),

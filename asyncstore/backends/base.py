@@ -40,6 +40,7 @@ class Capabilities:
         batch_writes: `write_many` stores several small files in one request.
         resumable: `write_file` takes several requests, and bounds and repeats each by itself with
             the backend's `request_timeout` and `retry`.
+        removes_trees: `delete_directory` removes what is in it, too.
         range_size: Bytes of a range when no variable says so; None leaves it to the scheduler.
         request_timeout: Seconds that one request may take, its content included, when
             MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT is not set; None for no limit.
@@ -58,6 +59,7 @@ class Capabilities:
     download_chunk_size: int | None = None
     batch_writes: bool = False
     resumable: bool = False
+    removes_trees: bool = False
     range_size: int | None = None
     request_timeout: float | None = None
 

@@ -21,7 +21,7 @@ from asyncstore.errors import (
     UnavailableError,
 )
 
-__all__ = ["MAX_CONNECTIONS", "WebServer", "failure"]
+__all__ = ["MAX_CONNECTIONS", "WebServer", "failure", "translated"]
 
 MAX_CONNECTIONS = 64
 MAX_REDIRECTS = 10
@@ -123,7 +123,7 @@ class WebServer:
         Raises:
             UnavailableError: The server does not answer.
         """
-        with _translated(f"{method} {url}"):
+        with translated(f"{method} {url}"):
             async with await self._final(method, url, headers or {}) as response:
                 yield response
 
@@ -169,7 +169,8 @@ def failure(action: str, response: aiohttp.ClientResponse) -> AsyncStoreError:
 
 
 @contextmanager
-def _translated(action: str) -> Iterator[None]:
+def translated(action: str) -> Iterator[None]:
+    """Turn what aiohttp raises in the block into errors of asyncstore."""
     try:
         yield
     except (aiohttp.InvalidURL, UnicodeError) as error:

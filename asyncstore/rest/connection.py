@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -81,13 +81,16 @@ class Connection:
     Args:
         uri: As for `credentials.server_of`: `http://host:port`, `databricks`,
             `databricks://profile`.
+        repeats: Whether it repeats by itself what fails. Otherwise what may pass is an
+            UnavailableError, for its user to repeat.
 
     A cancelled call leaves no task and no connection. Whether the server still does what it was
     asked nobody knows.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, repeats: bool = True) -> None:
         self.uri = uri
+        self._repeats = repeats
         self._databricks = uris.scheme_of(uri) not in ("http", "https")
         self._sockets = Sockets()
         self._opening = anyio.Lock()
@@ -176,6 +179,7 @@ class Connection:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Content = None,
+        accept: Collection[int] = (),
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """Send one request, once; its answer is read in the block, and its errors translated there.
 
@@ -186,9 +190,10 @@ class Connection:
             headers: See there.
             body: What to send; a stream goes out in pieces, as long as a Content-Length header says
                 if there is one. Auth plugins do not see a stream.
+            accept: Statuses from 400 on that are no error.
 
         Yields:
-            The answer, whose status is below 400.
+            The answer, whose status is below 400 or accepted; its content as it was sent.
 
         Raises:
             AsyncStoreError: As for `call`.
@@ -196,9 +201,11 @@ class Connection:
         An answer that is not read to its end, as when cancelled, closes its connection.
         """
         known = body if isinstance(body, bytes) else None
-        prepare = partial(self._prepared, method, path, params, headers or {}, known)
-        async with self._exchange(prepare, body) as response:
-            if response.status >= 400:
+        # A file that is compressed stays so.
+        more = {"Accept-Encoding": "identity", **(headers or {})}
+        prepare = partial(self._prepared, method, path, params, more, known)
+        async with self._exchange(prepare, body, auto_decompress=False) as response:
+            if response.status >= 400 and response.status not in accept:
                 raise await self._refusal(response)
             yield response
 
@@ -221,7 +228,7 @@ class Connection:
 
     @asynccontextmanager
     async def _exchange(
-        self, prepare: partial[PreparedRequest], body: Content
+        self, prepare: partial[PreparedRequest], body: Content, **options: Any
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         opened = await self._open()
         self._under_way += 1
@@ -229,7 +236,7 @@ class Connection:
             request = await anyio.to_thread.run_sync(prepare)
             doing = f"{request.method} {uris.redact(request.url.partition('?')[0])}"
             with translated(doing, opened.timeout):
-                response = await self._final(doing, opened, request, body)
+                response = await self._final(doing, opened, request, body, options)
                 try:
                     if request.hooks:
                         await anyio.to_thread.run_sync(_tell, request, response)
@@ -244,7 +251,12 @@ class Connection:
                 self._idle.set()
 
     async def _final(
-        self, doing: str, opened: _Opened, request: PreparedRequest, body: Content
+        self,
+        doing: str,
+        opened: _Opened,
+        request: PreparedRequest,
+        body: Content,
+        options: Mapping[str, Any],
     ) -> aiohttp.ClientResponse:
         url = URL(request.url, encoded=True)
         for _ in range(MAX_REDIRECTS):
@@ -256,6 +268,7 @@ class Connection:
                 allow_redirects=False,
                 proxy=opened.proxies.get(url.scheme),
                 skip_auto_headers=("Content-Type", "User-Agent"),
+                **options,
             )
             try:
                 target = redirected(doing, request.method, response, body)
@@ -274,12 +287,18 @@ class Connection:
             content += piece
             if len(content) >= MAX_ERROR_SIZE:
                 break
-        return error_from_response(
+        retry_after = self._retry_after(response)
+        error = error_from_response(
             response.status,
             bytes(content),
             f"{response.method} {uris.redact(str(response.url.with_query(None)))}",
-            retry_after=self._retry_after(response),
+            retry_after=retry_after,
         )
+        if self._repeats or response.status not in TRANSIENT or isinstance(error, UnavailableError):
+            return error
+        passing = UnavailableError(error.message, retry_after=retry_after)
+        passing.error_code = error.error_code
+        return passing
 
     def _retry_after(self, response: aiohttp.ClientResponse) -> float | None:
         asked = response.headers.get("Retry-After", "").strip()
@@ -316,7 +335,7 @@ class Connection:
         proxies = await anyio.to_thread.run_sync(self._proxies)
         timeout: int = settings.MLFLOW_HTTP_REQUEST_TIMEOUT.get()
         retry = RetryPolicy(
-            attempts=1 + settings.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get(),
+            attempts=1 + (settings.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() if self._repeats else 0),
             backoff=settings.MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR.get(),
             max_backoff=MAX_WAIT,
             jitter=settings.MLFLOW_HTTP_REQUEST_BACKOFF_JITTER.get(),
