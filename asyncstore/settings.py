@@ -312,6 +312,16 @@ MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD = _setting(
     mlflow="MLflow's server does not read it.",
 )
 
+MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD = _setting(
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD",
+    BOOLEAN,
+    None,
+    "Download of ranges from the storage itself, by presigned URLs, for artifacts that go through "
+    "a tracking server. Unset: where the server says that its storage can.",
+    applies_to="mlflow-artifacts",
+    mlflow="MLflow takes such URLs for small files too.",
+)
+
 # Amazon S3 and compatible
 
 MLFLOW_S3_ENDPOINT_URL = _setting(
