@@ -6,7 +6,9 @@ import ipaddress
 import shlex
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import anyio
@@ -21,10 +23,6 @@ from asyncstore.settings import Setting
 from asyncstore.uris import redact
 
 DEFAULT_HOST, DEFAULT_DATABASE = "127.0.0.1", "sqlite:///mlflow.db"
-# Longer than the minute for which proxies keep a connection: who closes first makes no errors.
-KEEP_ALIVE_SECONDS = 75
-# A worker answers when its interpreter has started, which takes seconds on a busy machine.
-HEALTH_SECONDS = 15
 _OURS = {
     *("host", "port", "workers", "factory", "app", "app_dir", "reload", "fd", "uds", "http", "ws"),
     *("ssl_certfile", "ssl_keyfile", "ssl_ca_certs", "ssl_cert_reqs"),
@@ -166,7 +164,7 @@ def server(
 
     It ends with Ctrl-C or SIGTERM, when the requests that are in flight have finished.
     """
-    uvicorn = _uvicorn()
+    running = _running()
     host = host or settings.MLFLOW_HOST.get() or DEFAULT_HOST
     users = auth_file or settings.ASYNCSTORE_SERVER_AUTH_FILE.get()
     tls = {
@@ -179,7 +177,9 @@ def server(
     _check_users(users)
     if not _is_loopback(host):
         _check_public(host, users, allow=allow_unauthenticated, encrypted=bool(ssl_certfile))
-    further = _uvicorn_options(uvicorn, uvicorn_opts or settings.MLFLOW_UVICORN_OPTS.get() or "")
+    further = _uvicorn_options(
+        running.UVICORN, uvicorn_opts or settings.MLFLOW_UVICORN_OPTS.get() or ""
+    )
     variables = _variables(options)
     if users:
         variables[settings.ASYNCSTORE_SERVER_AUTH_FILE.name] = str(Path(users).absolute())
@@ -190,41 +190,22 @@ def server(
     anyio.run(_open_databases)
     # uvicorn sends itself the signal again when it has shut down; let the exit be an orderly one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    # Imported here, since it imports uvicorn.
-    from asyncstore.server.connections import BoundedProtocol
-
-    uvicorn.run(
-        "asyncstore.server:create_app",
-        factory=True,
-        host=host,
-        port=settings.MLFLOW_PORT.get() if port is None else port,
-        workers=workers or settings.MLFLOW_WORKERS.get(),
-        http=BoundedProtocol,
-        ws="none",
-        lifespan="on",
-        access_log=False,
+    running.run(
+        host,
+        settings.MLFLOW_PORT.get() if port is None else port,
+        workers or settings.MLFLOW_WORKERS.get(),
         **tls,
-        **({"ssl_cert_reqs": 2} if ssl_ca_certs else {}),
-        **{
-            "server_header": False,
-            "timeout_keep_alive": KEEP_ALIVE_SECONDS,
-            "timeout_worker_healthcheck": HEALTH_SECONDS,
-            "timeout_graceful_shutdown": settings.ASYNCSTORE_SERVER_SHUTDOWN_TIMEOUT.get(),
-            **further,
-        },
+        **further,
     )
 
 
-def _uvicorn() -> Any:
+def _running() -> ModuleType:
     try:
-        import fastapi  # noqa: F401  is it there?
-        import msgspec  # noqa: F401  is it there?
-        import uvicorn
+        return import_module("asyncstore.server.running")
     except ImportError as error:
         raise MissingDependencyError(
             f"the server needs the library {error.name}; run: pip install 'asyncstore[server]'"
         ) from error
-    return uvicorn
 
 
 def _is_loopback(host: str) -> bool:
@@ -264,8 +245,8 @@ def _file(option: str, path: str | None) -> str | None:
     return path
 
 
-def _uvicorn_options(uvicorn: Any, text: str) -> dict[str, Any]:
-    context = uvicorn.main.make_context("uvicorn", [*shlex.split(text), "app"])
+def _uvicorn_options(command: click.Command, text: str) -> dict[str, Any]:
+    context = command.make_context("uvicorn", [*shlex.split(text), "app"])
     given = {
         name: value
         for name, value in context.params.items()

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from starlette.middleware import Middleware
 
 from asyncstore.errors import UnavailableError
-from asyncstore.server import auth, users
+from asyncstore.server import app, auth, users
 from asyncstore.server.auth import Authenticator, AuthMiddleware, User
+from asyncstore.server.routing import reads
 from asyncstore.server.users import UserEntry, edit_users, hash_password, hash_token
 from tests.server.serving import Echo, behind, served
 
@@ -45,8 +46,8 @@ def users_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(users_file: Path) -> Iterator[httpx.Client]:
-    app = behind(Echo(), [Middleware(AuthMiddleware, authenticator=Authenticator(users_file))])
-    with served(app) as url, httpx.Client(base_url=url) as client:
+    guarded = behind(Echo(), [Middleware(AuthMiddleware, authenticator=Authenticator(users_file))])
+    with served(guarded) as url, httpx.Client(base_url=url) as client:
         yield client
 
 
@@ -118,7 +119,7 @@ def test_two_headers_are_refused(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "reads"),
+    ("method", "path", "allowed"),
     [
         (*GET, True),
         (*SEARCH, True),
@@ -134,10 +135,10 @@ def test_two_headers_are_refused(client: httpx.Client) -> None:
     ],
 )
 def test_a_reader_may_do_what_only_reads(
-    client: httpx.Client, method: str, path: str, reads: bool
+    client: httpx.Client, method: str, path: str, allowed: bool
 ) -> None:
     answer = client.request(method, path, headers=_basic(*READER))
-    if reads:
+    if allowed:
         assert answer.status_code == 200
     else:
         assert answer.status_code == 403
@@ -263,3 +264,22 @@ def test_any_header_is_nobody(header: bytes) -> None:
         assert await authenticator.authenticate(header) is None
 
     anyio.run(ask)
+
+
+def test_what_readers_may_post_is_known_to_change_nothing() -> None:
+    others = [route for route in app.ROUTES if route.method not in ("GET", "HEAD", "POST")]
+    assert not [route for route in others if reads(route)]
+    posted = {route.path for route in app.ROUTES if route.method == "POST" and reads(route)}
+    assert posted == {
+        "/api/2.0/mlflow/artifacts/presigned-download-url",
+        "/api/2.0/mlflow/experiments/search",
+        "/api/2.0/mlflow/experiments/search-datasets",
+        "/api/2.0/mlflow/logged-models/search",
+        "/api/2.0/mlflow/registered-models/get-latest-versions",
+        "/api/2.0/mlflow/runs/search",
+        "/api/3.0/mlflow/traces/batchGetInfos",
+        "/api/3.0/mlflow/traces/search",
+        # Queries only, and a place where the UI's reports end.
+        "/graphql",
+        "/ajax-api/3.0/mlflow/ui-telemetry",
+    }
