@@ -20,7 +20,11 @@ def _where(call: Callable[..., None]) -> Callable[..., None]:
     """The options that say which artifacts are meant."""
     options: list[Callable[[Any], Any]] = [
         click.option("--run-id", "-r", metavar="ID", help="The artifacts of a run."),
-        click.option("--artifact-uri", "-u", metavar="URI", help="The artifacts below a URI."),
+        click.option(
+            *("--artifact-uri", "-u"),
+            metavar="URI",
+            help="The artifacts below a URI: of a storage, runs:/, models:/ or mlflow-artifacts:/.",
+        ),
         common.tracking_uri,
     ]
     for option in reversed(options):
@@ -139,10 +143,21 @@ async def download_artifacts(
     as_json: bool,
 ) -> None:
     """Download a file or a directory, PATH, or everything; prints where it is."""
-    async with _repository(run_id, artifact_uri, tracking_uri) as repository:
-        with Bars() as bars, bars.bar("download") as callback:
-            local = await repository.download_artifacts(path, dst_path, callback=callback)
-        if as_json:
-            common.print_json({"local_path": local, "bytes": callback.value})
+    with Bars() as bars, bars.bar("download") as callback:
+        if path is None and artifact_uri is not None and _is_looked_up(artifact_uri):
+            # The URI may name a file.
+            async with Client(tracking_uri) as client:
+                local = await client.download_artifacts(
+                    run_id, dst_path=dst_path, artifact_uri=artifact_uri, callback=callback
+                )
         else:
-            click.echo(local)
+            async with _repository(run_id, artifact_uri, tracking_uri) as repository:
+                local = await repository.download_artifacts(path, dst_path, callback=callback)
+    if as_json:
+        common.print_json({"local_path": local, "bytes": callback.value})
+    else:
+        click.echo(local)
+
+
+def _is_looked_up(uri: str) -> bool:
+    return uri.startswith(("runs:", "models:"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
+from os import fspath
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 from typing_extensions import override
 
-from asyncstore import plugins, settings
+from asyncstore import plugins, settings, uris
 from asyncstore.artifacts import ArtifactRepository, TransferOptions
 from asyncstore.artifacts.repository import StrPath
 from asyncstore.client.active_run import ActiveRun, now_ms, running, system_tags
@@ -20,6 +21,7 @@ from asyncstore.client.base import texts
 from asyncstore.client.datasets import DatasetMethods
 from asyncstore.client.logged_models import LoggedModelMethods
 from asyncstore.client.registry import RegistryMethods
+from asyncstore.client.resolve import ResolvingClient
 from asyncstore.client.traces import TraceMethods
 from asyncstore.concurrency import in_own_task, shielded
 from asyncstore.entities import (
@@ -46,7 +48,7 @@ CLOSE_WITHIN = 60.0
 REMEMBERED_RUNS = 1024
 
 
-class Client(RegistryMethods, TraceMethods, LoggedModelMethods, DatasetMethods):
+class Client(RegistryMethods, TraceMethods, LoggedModelMethods, DatasetMethods, ResolvingClient):
     """Experiments, runs and their artifacts.
 
     An async context manager: `async with asyncstore.Client() as client: ...`. The database and the
@@ -56,8 +58,8 @@ class Client(RegistryMethods, TraceMethods, LoggedModelMethods, DatasetMethods):
 
     Args:
         tracking_uri: The database, such as `sqlite:///mlflow.db` or
-            `postgresql://user:password@host/name`; None takes MLFLOW_TRACKING_URI, or
-            `sqlite:///mlflow.db` in the current directory.
+            `postgresql://user:password@host/name`, or a tracking server, `http://host:port`; None
+            takes MLFLOW_TRACKING_URI, or `sqlite:///mlflow.db` in the current directory.
         artifact_location: Root below which a new experiment gets its artifact location; None for
             `./mlartifacts`. Experiments that exist keep theirs.
         storage_options: Arguments of the fsspec filesystem of the artifacts, above the variables;
@@ -139,26 +141,42 @@ class Client(RegistryMethods, TraceMethods, LoggedModelMethods, DatasetMethods):
         """The repository of an artifact URI, over the shared connections of its storage.
 
         Args:
-            artifact_uri: Such as `run.info.artifact_uri`.
+            artifact_uri: Such as `run.info.artifact_uri`; or `runs:/run_id/path`,
+                `models:/name/version`, `models:/name@alias`, `models:/name/stage`,
+                `models:/name/latest` or `models:/model_id`, which are looked up.
 
         Returns:
             An open repository that need not be closed; it ends with the client.
 
         Raises:
+            NotFoundError: There is no such run or model.
             InvalidParameterError: Nobody knows the scheme.
             MissingDependencyError: The storage's library is not installed.
             InvalidStateError: The client is closed.
         """
+        place = await self._place_of(fspath(artifact_uri))
+        return await self._storage_of(place.whole)
+
+    @override
+    async def _storage_of(self, artifact_uri: StrPath) -> ArtifactRepository:
         found = self._connected(artifact_uri)
         if found is None:
             async with self._connecting:
                 found = self._connected(artifact_uri)
                 if found is None:
                     found = await ArtifactRepository(
-                        artifact_uri, storage_options=self._storage_options, transfer=self._transfer
+                        artifact_uri,
+                        storage_options=self._options_of(artifact_uri),
+                        transfer=self._transfer,
                     ).open()
                     self._storages.append(found)
         return found
+
+    def _options_of(self, artifact_uri: StrPath) -> Mapping[str, Any] | None:
+        if uris.scheme_of(fspath(artifact_uri)) != "mlflow-artifacts":
+            return self._storage_options
+        uri = self._tracking_uri
+        return None if uri is None else {"tracking_uri": uris.without_prefix(uri)}
 
     def _connected(self, artifact_uri: StrPath) -> ArtifactRepository | None:
         self._check_open()
@@ -172,7 +190,7 @@ class Client(RegistryMethods, TraceMethods, LoggedModelMethods, DatasetMethods):
         if uri is None:
             uri = (await self.get_run(run_id)).info.artifact_uri
             self._remember(run_id, uri)
-        return await self.get_artifact_repository(uri)
+        return await self._storage_of(uri)
 
     def _remember(self, run_id: str, artifact_uri: str) -> None:
         # A run's artifact URI never changes; a service must not remember every run it ever saw.
@@ -559,25 +577,39 @@ class Client(RegistryMethods, TraceMethods, LoggedModelMethods, DatasetMethods):
 
     async def download_artifacts(
         self,
-        run_id: str,
-        path: str,
+        run_id: str | None = None,
+        path: str = "",
         dst_path: StrPath | None = None,
         *,
+        artifact_uri: str | None = None,
         callback: Callback | None = None,
     ) -> str:
         """Download a file or a directory; see `ArtifactRepository.download_artifacts`.
 
         Args:
-            run_id: The run.
-            path: The file or directory; an empty string for everything.
+            run_id: The run; None with `artifact_uri`.
+            path: The file or directory of the run; an empty string for everything.
             dst_path: The directory to put it in; None makes a temporary one.
+            artifact_uri: A file or directory by its URI instead, `runs:/run_id/path` or
+                `models:/name/version` for instance, or one of a storage. It comes under its own
+                name; all of a run or a model comes without one, as in MLflow.
             callback: Progress in bytes; None for none.
 
         Returns:
             The local path of what was asked for.
+
+        Raises:
+            NotFoundError: There is no such artifact, run or model.
+            InvalidParameterError: Not exactly one of run and URI is given.
         """
-        repository = await self._artifacts_of(run_id)
-        return await repository.download_artifacts(path, dst_path, callback=callback)
+        if (run_id is None) == (artifact_uri is None) or (path and run_id is None):
+            raise InvalidParameterError("give either run_id, with a path, or artifact_uri")
+        if run_id is not None:
+            repository = await self._artifacts_of(run_id)
+            return await repository.download_artifacts(path, dst_path, callback=callback)
+        directory, name = await self._directory_of(artifact_uri or "")
+        repository = await self._storage_of(directory)
+        return await repository.download_artifacts(name, dst_path, callback=callback)
 
 
 def _context_tags() -> dict[str, str]:
