@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests start: PostgreSQL, MariaDB, Ceph's S3 gateway, OpenSSH, vsftpd, Chromium,
-# and, into the user's cache directory, Azurite and Hadoop.
+# Installs what the tests start: PostgreSQL, MariaDB, Ceph's S3 gateway, OpenSSH, vsftpd, nginx,
+# Chromium, and, into the user's cache directory, Azurite and Hadoop.
 # Debian, Ubuntu: apt, with sudo unless run by root. macOS: Homebrew. Quick when all is there.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -9,7 +9,7 @@ apt_packages=(
   python3-venv
   postgresql mariadb-server
   radosgw ceph-mon ceph-osd ceph-common
-  openssh-server vsftpd
+  openssh-server vsftpd nginx-light
   openjdk-17-jdk-headless
   chromium
 )
@@ -48,7 +48,7 @@ install_with_apt() {
 
 install_with_brew() {
   local package
-  for package in postgresql mariadb openjdk@17; do
+  for package in postgresql mariadb nginx openjdk@17; do
     if brew list --versions | grep -q "^$package"; then
       echo "System packages: $package is installed."
     else
@@ -64,7 +64,7 @@ elif command -v brew >/dev/null; then
   install_with_brew
 else
   echo "Neither apt-get nor brew is here. Install PostgreSQL, MariaDB, Ceph's radosgw, OpenSSH's" >&2
-  echo "sshd, vsftpd and Java 17 yourself; tests of servers that are missing are skipped." >&2
+  echo "sshd, vsftpd, nginx and Java 17 yourself; tests of servers that are missing are skipped." >&2
   exit 1
 fi
 ./install_azurite.sh

@@ -321,6 +321,19 @@ def test_a_worker_that_dies_is_replaced(start: Start) -> None:
         _create(client, "again")
 
 
+def test_workers_are_replaced_without_a_pause(start: Start) -> None:
+    server = start("--workers", "2")
+    started, finished = "Application startup complete", "Finished server process"
+    server.process.wait_until(lambda: server.log().count(started) == 2, "waiting for both workers")
+    os.kill(server.process.pid, signal.SIGHUP)
+
+    def replaced() -> bool:
+        assert httpx.get(f"{server.url}/version").status_code == 200
+        return (server.log().count(started), server.log().count(finished)) == (4, 2)
+
+    server.process.wait_until(replaced, "waiting for other workers")
+
+
 def test_a_port_that_is_taken_is_an_error(start: Start, tmp_path: Path) -> None:
     first = start()
     for workers in ("1", "2"):
