@@ -504,3 +504,30 @@ async def test_traces_on_every_schema(metadata_uri: str, version: str) -> None:
             assert "input_tokens" in trace.info.trace_metadata["mlflow.trace.tokenUsage"]
             await store.create_assessment(Feedback(name="f", value=1, trace_id=trace_id))
         assert await store.delete_traces("0", trace_ids=[trace_id]) == 1
+
+
+async def test_search_by_what_was_said_of_a_session(store: MetadataStore) -> None:
+    other = await store.create_experiment("other")
+    metadata = {"mlflow.trace.session": "s"}
+    of_session = Feedback(name="polite", value=True, metadata=metadata)
+    of_trace = Feedback(name="short", value=True)
+    for trace_id, experiment_id, said in (
+        ("assessed", "0", (of_session, of_trace)),
+        ("sibling", "0", ()),
+        ("elsewhere", other, ()),
+    ):
+        await store.start_trace(
+            TraceInfo(trace_id, experiment_id, 1, trace_metadata=metadata, assessments=said)
+        )
+    await store.start_trace(info("another"))
+
+    async def found(filter_string: str, *experiment_ids: str) -> set[str]:
+        return {each.trace_id for each in await store.search_traces(experiment_ids, filter_string)}
+
+    assert await found("feedback.polite = 'true'", "0") == {"assessed", "sibling"}
+    assert await found("feedback.short = 'true'", "0") == {"assessed"}
+    assert await found("feedback.polite IS NULL", "0") == {"another"}
+    # Sessions are those of the experiments that are searched, as in MLflow.
+    assert await found("feedback.polite = 'true'", other) == set()
+    everywhere = await found("feedback.polite IS NOT NULL", "0", other)
+    assert everywhere == {"assessed", "sibling", "elsewhere"}

@@ -171,22 +171,24 @@ def _run_condition(comparison: Comparison, tables: Tables, dialect: str) -> Colu
 
 def _dataset_condition(comparison: Comparison, tables: Tables, dialect: str) -> ColumnElement[bool]:
     inputs, datasets = tables.inputs, tables.datasets
-    row = (
-        select(inputs.c.input_uuid)
+    # No word of the run in here, so that databases look this up once and not for each run.
+    of_runs = (
+        select(inputs.c.destination_id)
         .join(datasets, inputs.c.source_id == datasets.c.dataset_uuid)
-        .where(inputs.c.destination_id == tables.runs.c.run_uuid)
+        .where(inputs.c.source_type == "DATASET", inputs.c.destination_type == "RUN")
     )
+    column = datasets.c.get(comparison.key)
     if comparison.key == "context":
         input_tags = tables.input_tags
-        row = row.join(
+        column = input_tags.c.value
+        of_runs = of_runs.join(
             input_tags,
             and_(
                 input_tags.c.input_uuid == inputs.c.input_uuid,
                 input_tags.c.name == DATASET_CONTEXT_TAG,
             ),
         )
-        return row.where(compare(input_tags.c.value, comparison, dialect)).exists()
-    return row.where(compare(datasets.c[comparison.key], comparison, dialect)).exists()
+    return tables.runs.c.run_uuid.in_(of_runs.where(compare(column, comparison, dialect)))
 
 
 def _experiment_condition(

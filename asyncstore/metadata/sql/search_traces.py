@@ -56,7 +56,11 @@ class SqlSearchTraces(SqlStore):
         traces = self._tables.trace_info
         query = select(traces).where(
             among(self._dialect, traces.c.experiment_id, numbers),
-            *(self._trace_condition(each) for each in comparisons if each.entity != "span"),
+            *(
+                self._trace_condition(each, numbers)
+                for each in comparisons
+                if each.entity != "span"
+            ),
             *self._of_one_span([each for each in comparisons if each.entity == "span"]),
         )
         query = self._traces_ordered(
@@ -70,13 +74,15 @@ class SqlSearchTraces(SqlStore):
         found = await self._database.read("searching traces", search)
         return page(found, offset, max_results)
 
-    def _trace_condition(self, comparison: Comparison) -> ColumnElement[bool]:
+    def _trace_condition(
+        self, comparison: Comparison, experiments: Sequence[int]
+    ) -> ColumnElement[bool]:
         key = comparison.key
         match comparison.entity:
             case "tag" | "metadata":
                 return self._text_condition(comparison)
             case "feedback" | "expectation" | "issue":
-                return self._assessment_condition(comparison)
+                return self._assessment_condition(comparison, experiments)
         if key == "prompt":
             return self._linked("prompt_version", str(comparison.value))
         return self._compare(self._trace_column(key), comparison)
@@ -164,7 +170,9 @@ class SqlSearchTraces(SqlStore):
         pattern = Comparison("span", "content", operator, f'%"{attribute}"{comparison.value}%')
         return compare(content, pattern, self._dialect)
 
-    def _assessment_condition(self, comparison: Comparison) -> ColumnElement[bool]:
+    def _assessment_condition(
+        self, comparison: Comparison, experiments: Sequence[int]
+    ) -> ColumnElement[bool]:
         table, traces = self._tables.assessments, self._tables.trace_info.c
         if comparison.entity == "issue":
             of_issue = select(table.c.trace_id).where(
@@ -181,28 +189,30 @@ class SqlSearchTraces(SqlStore):
         if comparison.operator not in ("IS NULL", "IS NOT NULL"):
             conditions.append(self._value_condition(comparison))
         found = select(table.c.trace_id).where(table.c.trace_id == traces.request_id, *conditions)
-        said = or_(found.exists(), *self._said_of_session(conditions))
+        said = or_(found.exists(), *self._said_of_session(conditions, experiments))
         return not_(said) if comparison.operator == "IS NULL" else said
 
     def _said_of_session(
-        self, conditions: Sequence[ColumnElement[bool]]
+        self, conditions: Sequence[ColumnElement[bool]], experiments: Sequence[int]
     ) -> list[ColumnElement[bool]]:
         """Whether a trace is of a session that was assessed as a whole."""
         traces, table = self._tables.trace_info, self._tables.assessments
         if "session_id" not in traces.c:
             return []
+        # No word of the trace outside, so that databases look the sessions up once.
         assessed = traces.alias()
         sessions = (
             select(assessed.c.session_id)
             .join(table, table.c.trace_id == assessed.c.request_id)
             .where(
                 assessed.c.session_id.is_not(None),
-                assessed.c.experiment_id == traces.c.experiment_id,
+                among(self._dialect, assessed.c.experiment_id, experiments),
                 table.c.assessment_metadata.contains(f'"{SESSION_KEY}":', autoescape=True),
                 *conditions,
             )
         )
-        return [traces.c.session_id.in_(sessions)]
+        # Without a session it is false and not NULL, so that IS NULL can turn it round.
+        return [and_(traces.c.session_id.is_not(None), traces.c.session_id.in_(sessions))]
 
     def _value_condition(self, comparison: Comparison) -> ColumnElement[bool]:
         table, value = self._tables.assessments, comparison.value
