@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
-from asyncstore.errors import AlreadyExistsError, InvalidParameterError, NotFoundError
+from asyncstore.errors import (
+    AlreadyExistsError,
+    InvalidParameterError,
+    InvalidStateError,
+    NotFoundError,
+)
 from asyncstore.metadata import MetadataStore
 from asyncstore.metadata.model_uris import ModelUri, parse_model_uri
 
@@ -286,3 +292,32 @@ async def test_prompts(store: MetadataStore, run_id: str) -> None:
         await store.create_prompt("tree")
     await store.delete_prompt("ask")
     assert await store.search_prompts() == []
+
+
+async def test_prompts_linked_at_once(store: MetadataStore, run_id: str) -> None:
+    model_id = (await store.create_logged_model("0")).model_id
+    linked = [{"name": f"ask{number}", "version": "1"} for number in range(10)]
+    for each in linked:
+        await store.create_prompt(each["name"])
+        await store.create_prompt_version(each["name"], "hello")
+    await asyncio.gather(
+        *(store.link_prompt_version_to_run(each["name"], 1, run_id) for each in linked),
+        *(store.link_prompt_version_to_model(each["name"], 1, model_id) for each in linked),
+    )
+    for tags in (
+        (await store.get_run(run_id)).data.tags,
+        (await store.get_logged_model(model_id)).tags,
+    ):
+        found = json.loads(tags["mlflow.linkedPrompts"])
+        assert sorted(found, key=lambda each: each["name"]) == linked
+    await store.delete_run(run_id)
+    with pytest.raises(InvalidStateError, match="restore"):
+        await store.link_prompt_version_to_run("ask1", 1, run_id)
+    await store.delete_logged_model(model_id)
+    for missing in (
+        store.link_prompt_version_to_model("ask1", 1, model_id),
+        store.link_prompt_version_to_run("ask1", 1, "nothing"),
+        store.link_prompt_version_to_run("ask1", 2, run_id),
+    ):
+        with pytest.raises(NotFoundError):
+            await missing

@@ -6,13 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import override
 
 from asyncstore.entities import ModelVersion, PagedList, Prompt, PromptVersion, RegisteredModel
 from asyncstore.errors import InvalidParameterError, NotFoundError
-from asyncstore.metadata import validation_registry
+from asyncstore.metadata import validation, validation_registry
 from asyncstore.metadata.sql.base import SqlStore
+from asyncstore.metadata.sql.log_batch import inactive_run, missing_run, upsert_tags
+from asyncstore.metadata.sql.logged_models import missing_model
 from asyncstore.metadata.sql.registry_search import IS_PROMPT_TAG
+from asyncstore.metadata.sql.statements import locked, upsert
 
 __all__ = ["SqlPrompts"]
 
@@ -152,18 +157,52 @@ class SqlPrompts(SqlStore):
     @override
     async def link_prompt_version_to_run(self, name: str, version: int | str, run_id: str) -> None:
         prompt = await self.get_prompt_version(name, version)
-        run = await self.get_run(run_id)
-        linked = _linked(run.data.tags.get(LINKED_PROMPTS_TAG), prompt)
-        await self.set_tag(run_id, LINKED_PROMPTS_TAG, linked)
+        runs, tags = self._tables.runs, self._tables.tags.c
+        stage = select(runs.c.lifecycle_stage).where(runs.c.run_uuid == run_id)
+        said = select(tags.value).where(tags.run_uuid == run_id, tags.key == LINKED_PROMPTS_TAG)
+
+        async def link(connection: AsyncConnection) -> None:
+            # Whoever else links waits, and then sees this link.
+            found = (await connection.execute(locked(stage, runs))).scalar_one_or_none()
+            if found is None:
+                raise missing_run(run_id)
+            if found != "active":
+                raise inactive_run(run_id, found)
+            text = (await connection.execute(said)).scalar_one_or_none()
+            wanted = validation.clean_tags({LINKED_PROMPTS_TAG: _linked(text, prompt)})
+            values = {(run_id, key): value for key, value in wanted.items()}
+            await upsert_tags(connection, self._tables, values)
+
+        await self._database.write(f"linking a prompt to run {run_id}", link, repeatable=True)
 
     @override
     async def link_prompt_version_to_model(
         self, name: str, version: int | str, model_id: str
     ) -> None:
         prompt = await self.get_prompt_version(name, version)
-        model = await self.get_logged_model(model_id)
-        linked = _linked(model.tags.get(LINKED_PROMPTS_TAG), prompt)
-        await self.set_logged_model_tags(model_id, {LINKED_PROMPTS_TAG: linked})
+        models, tags = self._tables.logged_models, self._tables.logged_model_tags
+        experiment = select(models.c.experiment_id).where(
+            models.c.model_id == model_id, models.c.lifecycle_stage != "deleted"
+        )
+        said = select(tags.c.tag_value).where(
+            tags.c.model_id == model_id, tags.c.tag_key == LINKED_PROMPTS_TAG
+        )
+
+        async def link(connection: AsyncConnection) -> None:
+            number = (await connection.execute(locked(experiment, models))).scalar_one_or_none()
+            if number is None:
+                raise missing_model(model_id)
+            text = (await connection.execute(said)).scalar_one_or_none()
+            row = {
+                "model_id": model_id,
+                "experiment_id": number,
+                "tag_key": LINKED_PROMPTS_TAG,
+                "tag_value": _linked(text, prompt),
+            }
+            await connection.execute(upsert(self._dialect, tags, ["tag_value"]), [row])
+
+        doing = f"linking a prompt to logged model {model_id}"
+        await self._database.write(doing, link, repeatable=True)
 
     async def _check_prompt(self, name: str) -> None:
         if not _is_prompt(await self.get_registered_model(name)):

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     Executable,
     LargeBinary,
+    Select,
     String,
     Table,
     and_,
@@ -33,6 +34,7 @@ __all__ = [
     "compare_exactly",
     "greater",
     "insert_missing",
+    "locked",
     "parameter",
     "upsert",
 ]
@@ -162,6 +164,12 @@ def greater(
     if not rest:
         return first
     return or_(first, and_(column == other, greater(dialect, rest, other_rest)))
+
+
+def locked(query: Select[Any], table: Table) -> Select[Any]:
+    """A query in a transaction that writes, which holds its rows of a table until the end."""
+    # Others may go on to refer to the rows. SQL Server has a hint, and SQLite locks everything.
+    return query.with_hint(table, "WITH (UPDLOCK)", "mssql").with_for_update(key_share=True)
 
 
 def chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
