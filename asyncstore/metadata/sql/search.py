@@ -177,7 +177,7 @@ def _dataset_condition(comparison: Comparison, tables: Tables, dialect: str) -> 
         .join(datasets, inputs.c.source_id == datasets.c.dataset_uuid)
         .where(inputs.c.source_type == "DATASET", inputs.c.destination_type == "RUN")
     )
-    column = datasets.c.get(comparison.key)
+    column: ColumnElement[Any]
     if comparison.key == "context":
         input_tags = tables.input_tags
         column = input_tags.c.value
@@ -188,6 +188,8 @@ def _dataset_condition(comparison: Comparison, tables: Tables, dialect: str) -> 
                 input_tags.c.name == DATASET_CONTEXT_TAG,
             ),
         )
+    else:
+        column = datasets.c[comparison.key]
     return tables.runs.c.run_uuid.in_(of_runs.where(compare(column, comparison, dialect)))
 
 

@@ -13,12 +13,12 @@ from typing_extensions import override
 from asyncstore.entities import PagedList, TraceInfo
 from asyncstore.errors import InvalidParameterError
 from asyncstore.metadata import page_tokens, validation
-from asyncstore.metadata.filters import Comparison, Ordering, parse_order_by
+from asyncstore.metadata.filters import ORDER, Comparison, Ordering, parse_order_by
 from asyncstore.metadata.filters.traces import TRACES
 from asyncstore.metadata.interface.traces import SEARCH_TRACES_DEFAULT_MAX_RESULTS
 from asyncstore.metadata.sql.base import SqlStore
 from asyncstore.metadata.sql.search import compare, page, parsed
-from asyncstore.metadata.sql.statements import among
+from asyncstore.metadata.sql.statements import among, compare_exactly, matches
 from asyncstore.metadata.sql.trace_columns import NAME_TAG, SESSION_KEY
 from asyncstore.metadata.sql.trace_rows import read_trace_infos
 
@@ -84,7 +84,12 @@ class SqlSearchTraces(SqlStore):
             case "feedback" | "expectation" | "issue":
                 return self._assessment_condition(comparison, experiments)
         if key == "prompt":
-            return self._linked("prompt_version", str(comparison.value))
+            version = str(comparison.value)
+            if version.count("/") != 1:
+                raise InvalidParameterError(
+                    f"filter_string: prompt takes name and version as 'name/1', not {version!r}"
+                )
+            return self._linked("prompt_version", version)
         return self._compare(self._trace_column(key), comparison)
 
     def _trace_column(self, key: str) -> ColumnElement[Any]:
@@ -103,7 +108,7 @@ class SqlSearchTraces(SqlStore):
             case "IS NOT NULL":
                 return column.is_not(None)
             case "RLIKE":
-                return column.regexp_match(str(comparison.value))
+                return matches(self._dialect, column, str(comparison.value))
         return compare(column, comparison, self._dialect)
 
     def _text_condition(self, comparison: Comparison) -> ColumnElement[bool]:
@@ -217,25 +222,27 @@ class SqlSearchTraces(SqlStore):
     def _value_condition(self, comparison: Comparison) -> ColumnElement[bool]:
         table, value = self._tables.assessments, comparison.value
         operator = comparison.operator
-        if operator in ("<", "<=", ">", ">="):
-            if "aggregate_value" not in table.c or isinstance(value, str):
+        if operator in ORDER:
+            if "aggregate_value" not in table.c:
                 raise InvalidParameterError(
-                    f"filter_string: {comparison.entity}.{comparison.key} {operator} takes a "
-                    "number, and a database of MLflow 3.17 or newer"
+                    f"filter_string: {comparison.entity}.{comparison.key} {operator} needs a "
+                    "database of MLflow 3.17 or newer"
                 )
-            number = Comparison(comparison.entity, comparison.key, operator, value)
             return and_(
                 table.c.is_numeric_value == true(),
-                compare(table.c.aggregate_value, number, self._dialect),
+                compare(table.c.aggregate_value, comparison, self._dialect),
             )
+        text = str(value)
         # Values are JSON: texts have quotes there, numbers and truth values have none.
-        spelled = [json.dumps(value), str(value)]
         if operator in ("=", "!="):
-            same = or_(*(table.c.value == text for text in spelled))
+            spelled = (json.dumps(text), text)
+            same = or_(
+                *(compare_exactly(self._dialect, table.c.value, "=", each) for each in spelled)
+            )
             return same if operator == "=" else not_(same)
         if operator == "RLIKE":
-            return table.c.value.regexp_match(str(value))
-        patterns = [f'"{value}"', str(value)]
+            return matches(self._dialect, table.c.value, text)
+        patterns = [f'"{text}"', text]
         return or_(
             *(
                 compare(

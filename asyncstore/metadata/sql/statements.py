@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from asyncstore.errors import InvalidParameterError
 from asyncstore.metadata.sql.merge import Merge
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "greater",
     "insert_missing",
     "locked",
+    "matches",
     "parameter",
     "upsert",
 ]
@@ -150,6 +152,16 @@ def compare_exactly(
     # The plain one is what an index can answer.
     exact: ColumnElement[bool] = cast(column, LargeBinary()).op(operator, is_comparison=True)(other)
     return or_(plain, exact) if operator == "!=" else and_(plain, exact)
+
+
+def matches(dialect: str, column: ColumnElement[Any], pattern: str) -> ColumnElement[bool]:
+    """Whether a text matches a regular expression, with upper and lower case told apart."""
+    if dialect == "mssql":
+        raise InvalidParameterError("SQL Server has no RLIKE; use LIKE or ILIKE")
+    if dialect == "mysql":
+        exact = cast(literal(pattern), LargeBinary())
+        return cast(column, LargeBinary()).op("REGEXP", is_comparison=True)(exact)
+    return column.regexp_match(pattern)
 
 
 def greater(
