@@ -294,6 +294,31 @@ async def test_prompts(store: MetadataStore, run_id: str) -> None:
     assert await store.search_prompts() == []
 
 
+async def test_search_prompts(store: MetadataStore) -> None:
+    await store.create_registered_model("model")
+    for name, tags in (("ask", {"_mlflow_experiment_ids": ",1,12,"}), ("tell", {"team": "a"})):
+        await store.create_prompt(name, tags=tags)
+    for filter_string, expected in (
+        (None, ["ask", "tell"]),
+        ("experiment_id = '1'", ["ask"]),
+        ("name LIKE '%' AND experiment_id = '12'", ["ask"]),
+        ("experiment_id = '2'", []),
+        ("tags.team = 'a'", ["tell"]),
+    ):
+        found = await store.search_prompts(filter_string)
+        assert [each.name for each in found] == expected, filter_string
+    for filter_string, complaint in (
+        ("nothing = 'x'", "column 1: "),
+        ("name = 'a' AND name >", "column 22: "),
+        ("experiment_id != '1'", "column 1: "),
+        ("experiment_id = 'one'", "'one' is not an experiment id"),
+    ):
+        with pytest.raises(InvalidParameterError, match=complaint):
+            await store.search_prompts(filter_string)
+    with pytest.raises(InvalidParameterError, match="experiment_id"):
+        await store.search_registered_models("experiment_id = '1'")
+
+
 async def test_prompts_linked_at_once(store: MetadataStore, run_id: str) -> None:
     model_id = (await store.create_logged_model("0")).model_id
     linked = [{"name": f"ask{number}", "version": "1"} for number in range(10)]

@@ -13,10 +13,13 @@ from typing_extensions import override
 from asyncstore.entities import ModelVersion, PagedList, Prompt, PromptVersion, RegisteredModel
 from asyncstore.errors import InvalidParameterError, NotFoundError
 from asyncstore.metadata import validation, validation_registry
-from asyncstore.metadata.sql.base import SqlStore
+from asyncstore.metadata.filters import Comparison
+from asyncstore.metadata.filters.registry import PROMPTS
 from asyncstore.metadata.sql.log_batch import inactive_run, missing_run, upsert_tags
 from asyncstore.metadata.sql.logged_models import missing_model
+from asyncstore.metadata.sql.registered_models import SqlRegisteredModels
 from asyncstore.metadata.sql.registry_search import IS_PROMPT_TAG
+from asyncstore.metadata.sql.search import parsed
 from asyncstore.metadata.sql.statements import locked, upsert
 
 __all__ = ["SqlPrompts"]
@@ -29,10 +32,11 @@ TYPE_TAG = "_mlflow_prompt_type"
 RESPONSE_FORMAT_TAG = "_mlflow_prompt_response_format"
 MODEL_CONFIG_TAG = "_mlflow_prompt_model_config"
 LINKED_PROMPTS_TAG = "mlflow.linkedPrompts"
+EXPERIMENT_IDS_TAG = "_mlflow_experiment_ids"
 _INTERNAL = {IS_PROMPT_TAG, TEXT_TAG, TYPE_TAG, RESPONSE_FORMAT_TAG, MODEL_CONFIG_TAG}
 
 
-class SqlPrompts(SqlStore):
+class SqlPrompts(SqlRegisteredModels):
     """The methods of a store that concern prompts."""
 
     @override
@@ -60,9 +64,9 @@ class SqlPrompts(SqlStore):
         order_by: Sequence[str] | None = None,
         page_token: str | None = None,
     ) -> PagedList[Prompt]:
-        prompts = f"tags.`{IS_PROMPT_TAG}` = 'true'"
-        found = await self.search_registered_models(
-            f"{prompts} AND {filter_string}" if filter_string else prompts,
+        asked = await parsed(filter_string, PROMPTS)
+        found = await self._search_models(
+            [Comparison("tag", IS_PROMPT_TAG, "=", "true"), *map(_in_tag, asked)],
             SEARCH_MAX_RESULTS_DEFAULT if max_results is None else max_results,
             order_by,
             page_token,
@@ -207,6 +211,18 @@ class SqlPrompts(SqlStore):
     async def _check_prompt(self, name: str) -> None:
         if not _is_prompt(await self.get_registered_model(name)):
             raise InvalidParameterError(f"{name!r} is a registered model and not a prompt")
+
+
+def _in_tag(comparison: Comparison) -> Comparison:
+    """A comparison of the experiment as one of the tag that MLflow keeps the ids in."""
+    if (comparison.entity, comparison.key) != ("attribute", "experiment_id"):
+        return comparison
+    number = str(comparison.value)
+    if not number.isdigit():
+        raise InvalidParameterError(
+            f"filter_string: {number!r} is not an experiment id; ids are integers"
+        )
+    return Comparison("tag", EXPERIMENT_IDS_TAG, "LIKE", f"%,{number},%")
 
 
 def _is_prompt(model: RegisteredModel) -> bool:

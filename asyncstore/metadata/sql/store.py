@@ -20,7 +20,6 @@ from asyncstore.metadata.sql.logged_models import SqlLoggedModels
 from asyncstore.metadata.sql.metric_history import SqlMetricHistory
 from asyncstore.metadata.sql.model_versions import SqlModelVersions
 from asyncstore.metadata.sql.prompts import SqlPrompts
-from asyncstore.metadata.sql.registered_models import SqlRegisteredModels
 from asyncstore.metadata.sql.runs import SqlRuns
 from asyncstore.metadata.sql.schema.create import create_schema, find_schema
 from asyncstore.metadata.sql.schema.installed import newest_for_installed
@@ -48,7 +47,6 @@ class SqlMetadataStore(
     SqlSpans,
     SqlSearchTraces,
     SqlAssessments,
-    SqlRegisteredModels,
     SqlModelVersions,
     SqlPrompts,
     SqlDeletion,
