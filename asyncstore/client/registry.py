@@ -99,7 +99,7 @@ class RegistryMethods(ClientBase):
     async def create_model_version(
         self,
         name: str,
-        source: str,
+        source: str | None,
         run_id: str | None = None,
         tags: Mapping[str, Any] | None = None,
         run_link: str | None = None,

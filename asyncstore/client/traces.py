@@ -53,7 +53,7 @@ class TraceMethods(ClientBase):
         """Search traces; see `MetadataStore.search_traces`.
 
         Args:
-            experiment_ids: The experiments to search, or `locations`.
+            experiment_ids: The experiments to search; None for all.
             filter_string: The filter; None for all.
             max_results: Size of a page.
             order_by: The order; None for the latest first.

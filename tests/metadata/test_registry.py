@@ -294,6 +294,36 @@ async def test_prompts(store: MetadataStore, run_id: str) -> None:
     assert await store.search_prompts() == []
 
 
+async def test_what_is_no_argument(store: MetadataStore, run_id: str) -> None:
+    anything: Any = store
+    await store.create_prompt("ask")
+    await store.create_prompt_version("ask", "hello")
+    for call, words in (
+        (anything.search_registered_models(5), "filter_string must be text"),
+        (anything.search_logged_models(["0"], max_results="5"), "max_results"),
+        (anything.search_experiments(max_results=2.5), "max_results"),
+        (anything.get_prompt_version("ask", None), "neither a version nor an alias"),
+        (anything.log_batch(run_id, None), "metrics must be a list"),
+        (anything.log_batch(run_id, params=5), "params must be a list"),
+    ):
+        with pytest.raises(InvalidParameterError, match=words):
+            await call
+    # A version from nowhere is none of MLflow's errors.
+    await store.create_registered_model("tree")
+    assert (await store.create_model_version("tree", None)).source is None
+    assert (await store.get_model_version("tree", 1)).source is None
+
+
+async def test_latest_versions_have_the_order_of_their_stages(store: MetadataStore) -> None:
+    await store.create_registered_model("tree")
+    for number in range(1, 5):
+        await store.create_model_version("tree", f"/{number}")
+    await store.transition_model_version_stage("tree", 2, "Production")
+    await store.transition_model_version_stage("tree", 3, "Staging")
+    latest = await store.get_latest_versions("tree")
+    assert [each.version for each in latest] == [4, 2, 3]
+
+
 async def test_search_prompts(store: MetadataStore) -> None:
     await store.create_registered_model("model")
     for name, tags in (("ask", {"_mlflow_experiment_ids": ",1,12,"}), ("tell", {"team": "a"})):

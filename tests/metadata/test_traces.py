@@ -385,9 +385,17 @@ async def test_search(store: MetadataStore, run_id: str) -> None:
             await names(text)
     with pytest.raises(InvalidParameterError, match="twice"):
         await names(order_by=["name", "name"])
-    for options in ({}, {"experiment_ids": ["0"], "locations": ["0"]}):
-        with pytest.raises(InvalidParameterError, match="locations"):
-            await store.search_traces(**options)  # type: ignore[arg-type]  # the test
+    everywhere = await store.search_traces(filter_string="feedback.nothing IS NULL")
+    assert len(everywhere) == 4
+    bad: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"experiment_ids": ["0"], "locations": ["0"]}, "locations"),
+        ({"max_results": None}, "max_results"),
+        ({"max_results": "5"}, "max_results"),
+        ({"filter_string": 5}, "filter_string must be text"),
+    )
+    for options, words in bad:
+        with pytest.raises(InvalidParameterError, match=words):
+            await store.search_traces(**options)
     with pytest.raises(InvalidParameterError, match="100"):
         await store.link_traces_to_run(["t"] * 101, run_id)
     with pytest.raises(NotFoundError, match="nothing"):
@@ -456,6 +464,7 @@ async def test_assessments(store: MetadataStore) -> None:
     assert (found.rationale, found.metadata) == ("because", {"c": "d"})
     await store.delete_assessment(trace_id, second.assessment_id)
     await store.delete_assessment(trace_id, second.assessment_id)
+    await store.delete_assessment("nothing", second.assessment_id)
     assert (await store.get_assessment(trace_id, first.assessment_id)).valid
     expected = await store.create_assessment(
         Expectation(name="answer", value={"x": 1}, trace_id=trace_id, span_id="1")
@@ -480,7 +489,6 @@ async def test_assessments(store: MetadataStore) -> None:
         store.update_assessment(trace_id, "a-0", name="x"),
         store.create_assessment(Feedback(name="x", trace_id="nothing")),
         store.create_assessment(Feedback(name="x", trace_id=trace_id, overrides="a-0")),
-        store.delete_assessment("nothing", "a-0"),
     ):
         with pytest.raises(NotFoundError):
             await missing

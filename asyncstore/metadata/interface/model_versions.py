@@ -23,7 +23,7 @@ class ModelVersionMethods(ABC):
     async def create_model_version(
         self,
         name: str,
-        source: str,
+        source: str | None,
         run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
         run_link: str | None = None,
@@ -34,8 +34,8 @@ class ModelVersionMethods(ABC):
 
         Args:
             name: The registered model.
-            source: Where the artifacts are. A `models:/` URI is resolved: what it names is where
-                the version's artifacts are.
+            source: Where the artifacts are; None for nowhere. A `models:/` URI is resolved: what
+                it names is where the version's artifacts are.
             run_id: The run that made it; None takes that of the logged model, if one is named.
             tags: Tags; values up to 100,000 characters. None for none.
             run_link: A link to the run, elsewhere; None for none.

@@ -44,7 +44,7 @@ class SqlModelVersions(SqlStore):
     async def create_model_version(
         self,
         name: str,
-        source: str,
+        source: str | None,
         run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
         run_link: str | None = None,
@@ -110,9 +110,9 @@ class SqlModelVersions(SqlStore):
 
         return await self._database.write(f"creating a version of {name!r}", create)
 
-    async def _resolve(self, source: str) -> tuple[str, str | None]:
+    async def _resolve(self, source: str | None) -> tuple[str | None, str | None]:
         """Where the artifacts of a source are, and the run of the logged model that it names."""
-        if not is_model_uri(source):
+        if source is None or not is_model_uri(source):
             return source, None
         uri = parse_model_uri(source)
         if uri.model_id is not None:

@@ -113,6 +113,8 @@ class SqlPrompts(SqlRegisteredModels):
 
     @override
     async def get_prompt_version(self, name: str, version: int | str) -> PromptVersion:
+        if not isinstance(version, int | str):
+            raise InvalidParameterError(f"{version!r} is neither a version nor an alias")
         await self._check_prompt(name)
         if isinstance(version, int) or version.isdecimal():
             return _prompt_version(await self.get_model_version(name, version))

@@ -129,6 +129,8 @@ class SqlSearch(SqlStore):
 
 async def parsed(text: str | None, vocabulary: Vocabulary) -> list[Comparison]:
     """The comparisons of a filter, without a stall for a long one."""
+    if text is not None and not isinstance(text, str):
+        raise InvalidParameterError(f"filter_string must be text, not {text!r:.80}")
     if text and len(text) > LONG_FILTER:
         return await anyio.to_thread.run_sync(parse_filter, text, vocabulary)
     return parse_filter(text, vocabulary)

@@ -46,16 +46,18 @@ class SqlSearchTraces(SqlStore):
         page_token: str | None = None,
         locations: Sequence[str] | None = None,
     ) -> PagedList[TraceInfo]:
-        where = locations if locations is not None else experiment_ids
-        if where is None or (locations is not None and experiment_ids is not None):
-            raise InvalidParameterError("give experiment_ids or locations, one of the two")
+        if locations is not None and experiment_ids is not None:
+            raise InvalidParameterError("give experiment_ids or locations, and not both")
+        if max_results is None:
+            raise InvalidParameterError("max_results must be a number, not None")
         validation.max_results(max_results)
         offset = page_tokens.read_offset(page_token)
-        numbers = [validation.experiment_id_number(each) for each in where]
+        where = locations if locations is not None else experiment_ids
+        numbers = None if where is None else list(map(validation.experiment_id_number, where))
         comparisons = [_resolved(each) for each in await parsed(filter_string, TRACES)]
         traces = self._tables.trace_info
         query = select(traces).where(
-            among(self._dialect, traces.c.experiment_id, numbers),
+            self._in(traces.c.experiment_id, numbers),
             *(
                 self._trace_condition(each, numbers)
                 for each in comparisons
@@ -74,8 +76,13 @@ class SqlSearchTraces(SqlStore):
         found = await self._database.read("searching traces", search)
         return page(found, offset, max_results)
 
+    def _in(
+        self, column: ColumnElement[Any], experiments: Sequence[int] | None
+    ) -> ColumnElement[bool]:
+        return true() if experiments is None else among(self._dialect, column, experiments)
+
     def _trace_condition(
-        self, comparison: Comparison, experiments: Sequence[int]
+        self, comparison: Comparison, experiments: Sequence[int] | None
     ) -> ColumnElement[bool]:
         key = comparison.key
         match comparison.entity:
@@ -176,7 +183,7 @@ class SqlSearchTraces(SqlStore):
         return compare(content, pattern, self._dialect)
 
     def _assessment_condition(
-        self, comparison: Comparison, experiments: Sequence[int]
+        self, comparison: Comparison, experiments: Sequence[int] | None
     ) -> ColumnElement[bool]:
         table, traces = self._tables.assessments, self._tables.trace_info.c
         if comparison.entity == "issue":
@@ -198,7 +205,7 @@ class SqlSearchTraces(SqlStore):
         return not_(said) if comparison.operator == "IS NULL" else said
 
     def _said_of_session(
-        self, conditions: Sequence[ColumnElement[bool]], experiments: Sequence[int]
+        self, conditions: Sequence[ColumnElement[bool]], experiments: Sequence[int] | None
     ) -> list[ColumnElement[bool]]:
         """Whether a trace is of a session that was assessed as a whole."""
         traces, table = self._tables.trace_info, self._tables.assessments
@@ -211,7 +218,7 @@ class SqlSearchTraces(SqlStore):
             .join(table, table.c.trace_id == assessed.c.request_id)
             .where(
                 assessed.c.session_id.is_not(None),
-                among(self._dialect, assessed.c.experiment_id, experiments),
+                self._in(assessed.c.experiment_id, experiments),
                 table.c.assessment_metadata.contains(f'"{SESSION_KEY}":', autoescape=True),
                 *conditions,
             )
