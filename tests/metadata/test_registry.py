@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from asyncstore.entities import TraceInfo
 from asyncstore.errors import (
     AlreadyExistsError,
     InvalidParameterError,
     InvalidStateError,
     NotFoundError,
+    UnsupportedError,
 )
 from asyncstore.metadata import MetadataStore
 from asyncstore.metadata.model_uris import ModelUri, parse_model_uri
@@ -111,9 +113,9 @@ async def test_sources(store: MetadataStore, run_id: str) -> None:
     assert (first.source, first.run_id) == (model.model_uri, run_id)
     location = await store.get_model_version_download_uri("tree", 1)
     assert location == model.artifact_location
-    copy = await store.copy_model_version("tree", 1, "copy")
+    copy = await store.copy_model_version(first, "copy")
     assert (copy.name, copy.version, copy.source) == ("copy", 1, "models:/tree/1")
-    again = await store.copy_model_version("tree", "1", "copy")
+    again = await store.copy_model_version(first, "copy")
     assert again.version == 2
     assert await store.get_model_version_download_uri("copy", 2) == location
     await store.set_registered_model_alias("tree", "best", 1)
@@ -292,6 +294,32 @@ async def test_prompts(store: MetadataStore, run_id: str) -> None:
         await store.create_prompt("tree")
     await store.delete_prompt("ask")
     assert await store.search_prompts() == []
+
+
+async def test_prompts_linked_to_a_trace(store: MetadataStore) -> None:
+    await store.start_trace(TraceInfo("t", "0", 1))
+    versions = []
+    for name in ("ask", "tell"):
+        await store.create_prompt(name)
+        versions.append(await store.create_prompt_version(name, "hello"))
+    await asyncio.gather(*(store.link_prompts_to_trace("t", [each]) for each in versions))
+    await store.link_prompts_to_trace("t", versions)
+    await store.link_prompts_to_trace("nothing", [])
+    for text in ("prompt = 'ask/1'", "prompt = 'tell/1'"):
+        assert [each.trace_id for each in await store.search_traces(["0"], text)] == ["t"]
+    linked = json.loads((await store.get_trace_info("t")).tags["mlflow.linkedPrompts"])
+    assert sorted(each["name"] for each in linked) == ["ask", "tell"]
+    with pytest.raises(NotFoundError, match="nothing"):
+        await store.link_prompts_to_trace("nothing", versions)
+
+
+async def test_there_are_no_deployment_jobs(store: MetadataStore) -> None:
+    with pytest.raises(UnsupportedError, match="deployment_job_id"):
+        await store.create_registered_model("tree", deployment_job_id="1")
+    await store.create_registered_model("tree", None, "text", None)
+    with pytest.raises(UnsupportedError, match="deployment_job_id"):
+        await store.update_registered_model("tree", None, "1")
+    assert (await store.get_registered_model("tree")).description == "text"
 
 
 async def test_what_is_no_argument(store: MetadataStore, run_id: str) -> None:

@@ -385,6 +385,10 @@ async def test_search(store: MetadataStore, run_id: str) -> None:
             await names(text)
     with pytest.raises(InvalidParameterError, match="twice"):
         await names(order_by=["name", "name"])
+    await store.start_trace(info("of a model", trace_metadata={"mlflow.modelId": "m-1"}))
+    found = await store.search_traces(["0"], None, 10, None, None, "m-1")
+    assert [each.trace_id for each in found] == ["of a model"]
+    await store.delete_traces("0", trace_ids=["of a model"])
     everywhere = await store.search_traces(filter_string="feedback.nothing IS NULL")
     assert len(everywhere) == 4
     bad: tuple[tuple[dict[str, Any], str], ...] = (

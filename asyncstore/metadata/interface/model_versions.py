@@ -28,6 +28,7 @@ class ModelVersionMethods(ABC):
         tags: Mapping[str, str] | None = None,
         run_link: str | None = None,
         description: str | None = None,
+        local_model_path: str | None = None,
         model_id: str | None = None,
     ) -> ModelVersion:
         """Create the next version of a model. Versions that are created at once get their own.
@@ -40,6 +41,7 @@ class ModelVersionMethods(ABC):
             tags: Tags; values up to 100,000 characters. None for none.
             run_link: A link to the run, elsewhere; None for none.
             description: Text, at most 5,000 characters; None for none.
+            local_model_path: Has no meaning here; for MLflow's callers.
             model_id: The logged model that is promoted; None for none.
 
         Returns:
@@ -50,14 +52,11 @@ class ModelVersionMethods(ABC):
         """
 
     @abstractmethod
-    async def copy_model_version(
-        self, name: str, version: int | str, dst_name: str
-    ) -> ModelVersion:
+    async def copy_model_version(self, src_mv: ModelVersion, dst_name: str) -> ModelVersion:
         """Create a version of another model from one, with its tags and description.
 
         Args:
-            name: The model to copy from.
-            version: The version to copy.
+            src_mv: The version to copy.
             dst_name: The model to copy to, created if there is none.
 
         Returns:

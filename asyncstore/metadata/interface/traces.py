@@ -118,6 +118,7 @@ class TraceMethods(ABC):
         max_results: int = SEARCH_TRACES_DEFAULT_MAX_RESULTS,
         order_by: Sequence[str] | None = None,
         page_token: str | None = None,
+        model_id: str | None = None,
         locations: Sequence[str] | None = None,
     ) -> PagedList[TraceInfo]:
         """Search traces with MLflow's filter grammar.
@@ -130,6 +131,7 @@ class TraceMethods(ABC):
             max_results: Size of a page, 1 to 50,000.
             order_by: Such as `["timestamp ASC"]`; None and ties: the latest first, then the id.
             page_token: `token` of the page before; None for the first page.
+            model_id: Only traces of this logged model; None for all.
             locations: The same as `experiment_ids`, by the name that MLflow uses now. Only one of
                 the two may be given.
 

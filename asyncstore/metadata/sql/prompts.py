@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,12 +16,14 @@ from asyncstore.errors import InvalidParameterError, NotFoundError
 from asyncstore.metadata import validation, validation_registry
 from asyncstore.metadata.filters import Comparison
 from asyncstore.metadata.filters.registry import PROMPTS
+from asyncstore.metadata.sql.assessments import missing_trace
 from asyncstore.metadata.sql.log_batch import inactive_run, missing_run, upsert_tags
 from asyncstore.metadata.sql.logged_models import missing_model
 from asyncstore.metadata.sql.registered_models import SqlRegisteredModels
 from asyncstore.metadata.sql.registry_search import IS_PROMPT_TAG
 from asyncstore.metadata.sql.search import parsed
-from asyncstore.metadata.sql.statements import locked, upsert
+from asyncstore.metadata.sql.statements import insert_missing, locked, upsert
+from asyncstore.metadata.sql.traces import write_trace_tags
 
 __all__ = ["SqlPrompts"]
 
@@ -210,6 +213,40 @@ class SqlPrompts(SqlRegisteredModels):
         doing = f"linking a prompt to logged model {model_id}"
         await self._database.write(doing, link, repeatable=True)
 
+    @override
+    async def link_prompts_to_trace(
+        self, trace_id: str, prompt_versions: Sequence[PromptVersion]
+    ) -> None:
+        if not prompt_versions:
+            return
+        traces, tags = self._tables.trace_info, self._tables.trace_tags
+        trace = select(traces.c.request_id).where(traces.c.request_id == trace_id)
+        said = select(tags.c.value).where(
+            tags.c.request_id == trace_id, tags.c.key == LINKED_PROMPTS_TAG
+        )
+        rows = [
+            {
+                "association_id": uuid.uuid4().hex,
+                "source_type": "trace",
+                "source_id": trace_id,
+                "destination_type": "prompt_version",
+                "destination_id": version,
+            }
+            for version in sorted({f"{each.name}/{each.version}" for each in prompt_versions})
+        ]
+
+        async def link(connection: AsyncConnection) -> None:
+            if (await connection.execute(locked(trace, traces))).first() is None:
+                raise missing_trace(trace_id)
+            table = self._tables.entity_associations
+            await connection.execute(insert_missing(self._dialect, table), rows)
+            text = (await connection.execute(said)).scalar_one_or_none()
+            linked = _linked(text, *prompt_versions)
+            row = {"request_id": trace_id, "key": LINKED_PROMPTS_TAG, "value": linked}
+            await write_trace_tags(connection, self._tables, [row])
+
+        await self._database.write(f"linking prompts to trace {trace_id}", link, repeatable=True)
+
     async def _check_prompt(self, name: str) -> None:
         if not _is_prompt(await self.get_registered_model(name)):
             raise InvalidParameterError(f"{name!r} is a registered model and not a prompt")
@@ -267,13 +304,16 @@ def _json(text: str | None) -> dict[str, Any] | None:
     return None if text is None else json.loads(text)
 
 
-def _linked(text: str | None, prompt: PromptVersion) -> str:
-    """The tag with one prompt more, unless it is there."""
+def _linked(text: str | None, *prompts: PromptVersion) -> str:
+    """The tag with some prompts more, unless they are there."""
     try:
         linked = json.loads(text or "[]")
     except ValueError:
         linked = None
     if not isinstance(linked, list):
         raise InvalidParameterError(f"the tag {LINKED_PROMPTS_TAG} is no JSON list: {text!r:.80}")
-    entry = {"name": prompt.name, "version": str(prompt.version)}
-    return json.dumps(linked if entry in linked else [*linked, entry])
+    for prompt in prompts:
+        entry = {"name": prompt.name, "version": str(prompt.version)}
+        if entry not in linked:
+            linked.append(entry)
+    return json.dumps(linked)

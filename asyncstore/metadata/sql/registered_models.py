@@ -45,7 +45,9 @@ class SqlRegisteredModels(SqlStore):
         name: str,
         tags: Mapping[str, str] | None = None,
         description: str | None = None,
+        deployment_job_id: str | None = None,
     ) -> RegisteredModel:
+        validation_registry.no_deployment_job(deployment_job_id)
         validation_registry.model_name(name)
         wanted = dict(tags or {})
         for key, value in wanted.items():
@@ -91,7 +93,10 @@ class SqlRegisteredModels(SqlStore):
         return select(models).where(self._tables.in_workspace(models), models.c.name == name)
 
     @override
-    async def update_registered_model(self, name: str, description: str | None) -> RegisteredModel:
+    async def update_registered_model(
+        self, name: str, description: str | None, deployment_job_id: str | None = None
+    ) -> RegisteredModel:
+        validation_registry.no_deployment_job(deployment_job_id)
         validation_registry.model_name(name)
 
         async def change(connection: AsyncConnection) -> RegisteredModel:

@@ -25,6 +25,7 @@ from asyncstore.metadata.sql.trace_rows import read_trace_infos
 __all__ = ["SqlSearchTraces"]
 
 SOURCE_RUN_KEY = "mlflow.sourceRun"
+MODEL_KEY = "mlflow.modelId"
 _SPAN_COLUMNS = ("name", "type", "status", "content")
 # What attributes of a trace are kept as.
 _AS_TAG = {"name": NAME_TAG}
@@ -44,6 +45,7 @@ class SqlSearchTraces(SqlStore):
         max_results: int = SEARCH_TRACES_DEFAULT_MAX_RESULTS,
         order_by: Sequence[str] | None = None,
         page_token: str | None = None,
+        model_id: str | None = None,
         locations: Sequence[str] | None = None,
     ) -> PagedList[TraceInfo]:
         if locations is not None and experiment_ids is not None:
@@ -55,6 +57,8 @@ class SqlSearchTraces(SqlStore):
         where = locations if locations is not None else experiment_ids
         numbers = None if where is None else list(map(validation.experiment_id_number, where))
         comparisons = [_resolved(each) for each in await parsed(filter_string, TRACES)]
+        if model_id is not None:
+            comparisons.append(Comparison("metadata", MODEL_KEY, "=", model_id))
         traces = self._tables.trace_info
         query = select(traces).where(
             self._in(traces.c.experiment_id, numbers),
