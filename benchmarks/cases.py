@@ -278,6 +278,7 @@ def _metadata(database: str, what: str) -> Callable[[Lab], AbstractContextManage
             "count": max(count // 10, 1) if lab.quick else count,
             "runs": lab.run_count,
             "points": lab.point_count,
+            "long": lab.long_count,
             "keys": metadata.KEYS,
         }
         # MLflow's 32 threads wait for each other's connections for ever with its own pool of 15.
