@@ -248,6 +248,7 @@ def _metadata(database: str, what: str) -> Callable[[Lab], AbstractContextManage
             "count": max(count // 10, 1) if lab.quick else count,
             "runs": lab.run_count,
             "points": lab.point_count,
+            "long": lab.long_count,
             "keys": metadata.KEYS,
         }
         yield Task(arguments, MLFLOW_POOL if what == "mixed-32" else {})

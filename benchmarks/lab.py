@@ -75,6 +75,7 @@ class Lab:
         self.metric_count = 100 if quick else 1000
         self.run_count = 10_000 if quick else 100_000
         self.point_count = 10_000 if quick else 100_000
+        self.long_count = 100_000 if quick else 1_000_000
         self.trace_count = 2_000 if quick else 20_000
         self.places: dict[str, Any] = {}
         self._templates: dict[str, str] = {}

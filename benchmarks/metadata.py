@@ -29,6 +29,7 @@ METADATA_CASES = {
         "2 pages of 100 of 100,000 runs, three filters, ordered by a metric",
     ),
     "metric-history": (3, "3 times the 100,000 points of a metric"),
+    "metric-pages": (1, "the 1,000,000 points of a metric, in pages of 25,000"),
     "search-traces": (10, "10 pages of 100 of 20,000 traces, by a tag"),
     "mixed-32": (50, "32 tasks (MLflow: threads), each 50 calls, 80 % of them reads"),
 }
@@ -39,6 +40,9 @@ FILTER = "metrics.m3 > 0.25 AND params.p1 = 'v1' AND tags.kind = 'even'"
 ORDER = ["metrics.m5 DESC"]
 TRACE_FILTER = "tags.kind = 'even'"
 HISTORY_RUN = "f" * 32
+# The key of as many points as `metric-pages` walks through; `loss` has those that are read at once.
+LONG_KEY = "long"
+PAGE_OF_POINTS = 25_000
 
 _RUNS = """
 INSERT INTO runs (run_uuid, name, source_type, source_name, entry_point_name, user_id, status,
@@ -61,7 +65,7 @@ INSERT INTO tags (run_uuid, {key}, value)
 """
 _HISTORY = """
 INSERT INTO metrics (run_uuid, {key}, value, timestamp, step, is_nan)
-{numbers} SELECT '{run}', 'loss', i / 1000.0, 1700000000000 + i, i, {false} FROM numbers
+{numbers} SELECT '{run}', '{name}', i / 1000.0, 1700000000000 + i, i, {false} FROM numbers
 """
 _TRACE = """
 INSERT INTO trace_info (request_id, experiment_id, timestamp_ms, execution_time_ms, status,
@@ -139,7 +143,8 @@ def _statements(lab: Lab, database: str) -> Iterator[str]:
         " experiment_id) VALUES"
         f" ('{HISTORY_RUN}', 'history', 'UNKNOWN', 'FINISHED', 'active', '/artifacts', 0)"
     )
-    yield filled(_HISTORY, lab.point_count, run=HISTORY_RUN)
+    yield filled(_HISTORY, lab.point_count, run=HISTORY_RUN, name="loss")
+    yield filled(_HISTORY, lab.long_count, run=HISTORY_RUN, name=LONG_KEY)
     yield filled(_TRACE, lab.trace_count)
     yield filled(_TRACE_TAG, lab.trace_count)
     for key in range(3):

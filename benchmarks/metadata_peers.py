@@ -8,7 +8,16 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.metadata import FILTER, HISTORY_RUN, ORDER, RUNS_EXPERIMENT, TRACE_FILTER, run_id_of
+from benchmarks.metadata import (
+    FILTER,
+    HISTORY_RUN,
+    LONG_KEY,
+    ORDER,
+    PAGE_OF_POINTS,
+    RUNS_EXPERIMENT,
+    TRACE_FILTER,
+    run_id_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -94,6 +103,18 @@ class _Asyncstore:
         for _ in range(count):
             history = await self.store.get_metric_history(HISTORY_RUN, "loss")
         assert len(history) == self.task["points"]
+
+    async def metric_pages(self, count: int) -> None:
+        for _ in range(count):
+            points, token = 0, None
+            while True:
+                page = await self.store.get_metric_history(
+                    HISTORY_RUN, LONG_KEY, PAGE_OF_POINTS, token
+                )
+                points += len(page)
+                if (token := page.token) is None:
+                    break
+            assert points == self.task["long"]
 
     async def search_traces(self, count: int) -> None:
         token = None
@@ -193,6 +214,16 @@ class _Mlflow:
         for _ in range(count):
             history = self.store.get_metric_history(HISTORY_RUN, "loss")
         assert len(history) == self.task["points"]
+
+    def metric_pages(self, count: int) -> None:
+        for _ in range(count):
+            points, token = 0, None
+            while True:
+                page = self.store.get_metric_history(HISTORY_RUN, LONG_KEY, PAGE_OF_POINTS, token)
+                points += len(page)
+                if (token := page.token) is None:
+                    break
+            assert points == self.task["long"]
 
     def search_traces(self, count: int) -> None:
         token = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -327,3 +328,98 @@ async def test_the_file_store_is_only_read(tmp_path: Path) -> None:
             await collector.gc(client)
         assert (await collector.gc(client, dry_run=True)).runs == ["a" * 32]
     assert artifact.exists()
+
+
+async def deleted_runs(client: asyncstore.Client, count: int) -> list[str]:
+    """Deleted runs with an artifact each, in the order in which they are removed."""
+    ids = [await log(client) for _ in range(count)]
+    for run_id in ids:
+        await client.delete_run(run_id)
+    store = await client.get_metadata_store()
+    return await store.get_deleted_runs()
+
+
+def do_once_before(
+    monkeypatch: pytest.MonkeyPatch, store: Any, name: str, call: Callable[[], Awaitable[Any]]
+) -> None:
+    """Have something happen right before a method of the store is first called."""
+    method, calls = getattr(store, name), [call]
+
+    async def do(*arguments: Any) -> None:
+        while calls:
+            await calls.pop()()
+        await method(*arguments)
+
+    monkeypatch.setattr(store, name, do)
+
+
+@pytest.mark.anyio
+async def test_a_run_that_is_restored_before_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector, "RUNS_AT_ONCE", 2)
+    async with asyncstore.Client() as client:
+        run_ids = await deleted_runs(client, 5)
+        store = await client.get_metadata_store()
+        kept = run_ids[2]
+        do_once_before(monkeypatch, store, "hard_delete_runs", lambda: client.restore_run(kept))
+        removed = await collector.gc(client)
+        assert sorted(removed.runs) == sorted({*run_ids} - {kept})
+        assert removed.kept == {f"run {kept}": f"run {kept} was restored meanwhile"}
+        assert artifacts(tmp_path) == {kept}
+        assert await client.get_run(kept)
+
+
+@pytest.mark.anyio
+async def test_a_run_that_is_restored_in_the_last_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its artifacts are gone by then; the others of its hundred go on without it."""
+    async with asyncstore.Client() as client:
+        run_ids = await deleted_runs(client, 3)
+        store = await client.get_metadata_store()
+        kept = run_ids[1]
+        do_once_before(monkeypatch, store, "hard_delete_runs", lambda: client.restore_run(kept))
+        removed = await collector.gc(client)
+        assert sorted(removed.runs) == sorted({*run_ids} - {kept})
+        assert "while its artifacts were removed" in removed.kept[f"run {kept}"]
+        assert (await client.get_run(kept)).info.lifecycle_stage == "active"
+        assert await store.get_deleted_runs() == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("before", ["hard_delete_runs", "hard_delete_experiment"])
+async def test_an_experiment_that_is_restored_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    """It keeps its models with their artifacts, and the rest goes on."""
+    async with asyncstore.Client() as client:
+        await deleted_runs(client, 1)
+        store: Any = await client.get_metadata_store()
+        experiments = [await client.create_experiment(f"e{n}", "memory://") for n in range(2)]
+        place = tmp_path / "elsewhere"
+        mlruns.write(place / "file", "x")
+        model = await client.create_logged_model(experiments[0], "model")
+        table = store._tables.logged_models
+        change = table.update().values(artifact_location=str(place))
+        await store._database.write("x", lambda connection: connection.execute(change))
+        for experiment_id in experiments:
+            await client.delete_experiment(experiment_id)
+
+        do_once_before(
+            monkeypatch, store, before, lambda: client.restore_experiment(experiments[0])
+        )
+        removed = await collector.gc(client)
+        assert removed.experiments == experiments[1:]
+        assert list(removed.kept) == [f"experiment {experiments[0]}"]
+        assert (await client.get_logged_model(model.model_id)).model_id == model.model_id
+        assert (place / "file").exists() == (before == "hard_delete_runs")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_database_that_does_not_exist(cli: Cli, tmp_path: Path, named: bool) -> None:
+    uri = "sqlite:///below/missing.db" if named else "sqlite:///mlflow.db"
+    status, out, err = cli("gc", *(("--backend-store-uri", uri) if named else ()))
+    assert (status, out) == (1, "")
+    assert err == f"Error: RESOURCE_DOES_NOT_EXIST: there is no database {uri}\n"
+    assert list(tmp_path.iterdir()) == []

@@ -18,7 +18,7 @@ from asyncstore.entities import (
     Span,
     TraceInfo,
 )
-from asyncstore.errors import NotFoundError
+from asyncstore.errors import InvalidParameterError, NotFoundError
 
 pytestmark = pytest.mark.anyio
 
@@ -76,7 +76,11 @@ async def test_the_registry(client: asyncstore.Client) -> None:
         assert await client.get_model_version("tree", 1) == found
         assert await client.get_latest_versions("tree", ["Staging"]) == [found]
         assert await client.search_model_versions("name = 'tree'") == [found]
-        copy = await client.copy_model_version("tree", 1, "copy")
+        for uri in ("models:/tree@best", "models:/tree/1", "models:/tree/staging"):
+            copy = await client.copy_model_version(uri, "copy")
+            assert copy.source == "models:/tree/1"
+        with pytest.raises(InvalidParameterError, match="logged model"):
+            await client.copy_model_version("models:/m-1", "copy")
         await client.rename_registered_model("copy", "oak")
         await client.delete_registered_model_alias("tree", "best")
         await client.delete_model_version("tree", 1)
@@ -97,13 +101,15 @@ async def test_prompts(client: asyncstore.Client) -> None:
         await client.create_prompt_version("ask", "Hello {{ name }}", tags={"v": 1})
         await client.set_prompt_alias("ask", "best", 1)
         assert (await client.get_prompt_version("ask", "best")).tags == {"v": "1"}
+        assert (await client.get_prompt_version_by_alias("ask", "best")).version == 1
         await client.set_prompt_tag("ask", "m", 2)
         await client.delete_prompt_tag("ask", "n")
         await client.set_prompt_version_tag("ask", 1, "w", 2)
         await client.delete_prompt_version_tag("ask", 1, "v")
         await client.link_prompt_version_to_run("ask", 1, run.info.run_id)
         await client.link_prompt_version_to_model("ask", 1, model.model_id)
-        assert [each.tags for each in await client.search_prompts()] == [{"m": "2"}]
+        found = await client.search_prompts("name = 'ask'", 10, None, ["name"])
+        assert [each.tags for each in found] == [{"m": "2"}]
         assert [each.tags for each in await client.search_prompt_versions("ask")] == [{"w": "2"}]
         await client.delete_prompt_alias("ask", "best")
         await client.delete_prompt_version("ask", 1)
@@ -128,7 +134,14 @@ async def test_traces(client: asyncstore.Client) -> None:
         await client.delete_assessment(trace_id, expected.assessment_id)
         (trace,) = await client.search_traces(["0"], f"run_id = '{run.info.run_id}'")
         assert trace == await client.get_trace(trace_id)
-        (info,) = await client.search_traces(["0"], include_spans=False)
+        for options in ({"run_id": run.info.run_id}, {"filter_string": "tags.n = '1'"}):
+            assert len(await client.search_traces(["0"], **options)) == 1  # type: ignore[arg-type]  # texts
+        assert await client.search_traces(["0"], "tags.n = '1'", run_id="it's no run") == []
+        assert await client.search_traces(["0"], model_id="m-1") == []
+        await client.create_prompt("ask")
+        version = await client.create_prompt_version("ask", "hello")
+        await client.link_prompt_versions_to_trace([version], trace_id)
+        (info,) = await client.search_traces(["0"], "prompt = 'ask/1'", include_spans=False)
         assert isinstance(info, TraceInfo)
         assert info.tags["n"] == "1"
         await client.delete_trace_tag(trace_id, "n")

@@ -15,6 +15,7 @@ import pytest
 import asyncstore
 from asyncstore import demo_model
 from asyncstore.cli import main
+from asyncstore.demo import ALIAS, REGISTERED_MODEL, TRACES
 from asyncstore.entities import FileInfo, Run
 from tests.servers.radosgw import RadosGateway
 from tests.terminal import Terminal
@@ -34,6 +35,26 @@ def figures(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, object
     assert status == 0, output.err
     found: dict[str, object] = json.loads(output.out)
     return found
+
+
+async def check_registered(report: dict[str, object]) -> None:
+    """The alias leads to the best run, which has the traced predictions."""
+    async with asyncstore.Client() as client:
+        best = str(report["best_run_id"])
+        version = await client.get_model_version_by_alias(REGISTERED_MODEL, ALIAS)
+        assert report["registered_model"] == f"models:/{REGISTERED_MODEL}@{ALIAS}"
+        assert (version.version, version.run_id) == (report["model_version"], best)
+        run = await client.get_run(best)
+        assert version.source == f"{run.info.artifact_uri}/model"
+        registered = await client.get_registered_model(REGISTERED_MODEL)
+        assert registered.aliases == {ALIAS: version.version}
+        experiment = str(report["experiment_id"])
+        traces = await client.search_traces([experiment], filter_string=f"run_id = '{best}'")
+        assert len(traces) == report["traces"] == TRACES == 5
+        for trace in traces:
+            (said,) = trace.info.assessments
+            assert said.name == "all_right"
+            assert {span.name for span in trace.data.spans} == {"predict", "network"}
 
 
 async def stored(experiment: str) -> dict[str, tuple[Run, list[FileInfo]]]:
@@ -84,8 +105,11 @@ def test_with_nothing_configured_and_again_in_the_same_directory(
     assert first["artifact_location"] == str(tmp_path / "mlartifacts" / str(first["experiment_id"]))
     assert first["open_with"] == "mlflow ui --backend-store-uri sqlite:///mlflow.db"
     check(anyio.run(stored, "asyncstore demo"), first)
+    anyio.run(check_registered, first)
 
     second = figures(capsys)
+    anyio.run(check_registered, second)
+    assert (first["model_version"], second["model_version"]) == (1, 2)
     assert second["experiment_id"] == first["experiment_id"]
     assert second["parent_run_id"] != first["parent_run_id"]
 
@@ -123,6 +147,7 @@ def test_on_postgresql_and_s3(
     )
     assert "***" in str(report["tracking_uri"])
     check(anyio.run(stored, "asyncstore demo"), report)
+    anyio.run(check_registered, report)
     assert radosgw.open_multipart_uploads(s3_bucket) == []
     assert len(radosgw.keys(s3_bucket)) == report["files"]
     assert list(tmp_path.iterdir()) == []

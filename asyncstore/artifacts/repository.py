@@ -16,6 +16,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -366,33 +367,46 @@ class ArtifactRepository(PresignedMethods):
         progress = callback or NoOpCallback()
         name = uris.artifact_path(artifact_path)
 
+        made: list[Path] = []
+
         async def download(backend: Backend, transfer: Transfer) -> str:
             source = await transfer.request(lambda: backend.info(name))
-            async with _destination(dst_path) as root:
-                target = Path(root, name)
-                inside = _Inside(root)
-                if source.is_dir:
-                    await inside.check(target / "any")
-                    await run_in_thread(lambda: target.mkdir(parents=True, exist_ok=True))
-                expected = 0
+            if dst_path is None:
+                made.append(await run_in_thread(_temporary_directory))
+                root = made[0]
+            else:
+                root = await run_in_thread(lambda: _directory(Path(dst_path).absolute()))
+            target = Path(root, name)
+            inside = _Inside(root)
+            if source.is_dir:
+                await inside.check(target / "any")
+                await run_in_thread(lambda: target.mkdir(parents=True, exist_ok=True))
+            expected = 0
 
-                async def receive(entry: FileInfo) -> None:
-                    nonlocal expected
-                    local = root / check_name(entry.path)
-                    await inside.check(local)
-                    if entry.file_size:
-                        expected += entry.file_size
-                        progress.set_size(expected)
-                    await transfer.download(backend, entry, local, progress)
+            async def receive(entry: FileInfo) -> None:
+                nonlocal expected
+                local = root / check_name(entry.path)
+                await inside.check(local)
+                if entry.file_size:
+                    expected += entry.file_size
+                    progress.set_size(expected)
+                await transfer.download(backend, entry, local, progress)
 
-                if source.is_dir:
-                    async with aclosing(backend.walk(name)) as entries:
-                        await transfer.for_each(entries, receive)
-                else:
-                    await receive(source)
-                return str(target)
+            if source.is_dir:
+                async with aclosing(backend.walk(name)) as entries:
+                    await transfer.for_each(entries, receive)
+            else:
+                await receive(source)
+            return str(target)
 
-        return await self._operation("download from", download)
+        try:
+            return await self._operation("download from", download)
+        except BaseException:
+            # Out here, since a cancellation may also come when all is there and nobody has it yet.
+            with anyio.move_on_after(CLEANUP_WITHIN, shield=True):
+                for directory in made:
+                    await run_in_thread(partial(shutil.rmtree, directory, ignore_errors=True))
+            raise
 
     async def download_file(
         self, artifact_path: str, local_path: StrPath, *, callback: Callback | None = None
@@ -572,19 +586,8 @@ async def _delete_file(backend: Backend, path: str) -> None:
         await backend.delete([path])
 
 
-@asynccontextmanager
-async def _destination(dst_path: StrPath | None) -> AsyncIterator[Path]:
-    """The directory to download to; a temporary one is removed when the download fails."""
-    if dst_path is not None:
-        yield await run_in_thread(lambda: _directory(Path(dst_path).absolute()))
-        return
-    made = await run_in_thread(lambda: Path(tempfile.mkdtemp(prefix="asyncstore-")))
-    try:
-        yield made
-    except BaseException:
-        with anyio.CancelScope(shield=True):
-            await run_in_thread(lambda: shutil.rmtree(made, ignore_errors=True))
-        raise
+def _temporary_directory() -> Path:
+    return Path(tempfile.mkdtemp(prefix="asyncstore-"))
 
 
 def _directory(path: Path) -> Path:

@@ -48,7 +48,7 @@ def run(arguments: Sequence[str] | None) -> int:
     """Run a command and turn its errors into one line and an exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        cli.main(words, prog_name="asyncstore", standalone_mode=False)
+        status = cli.main(words, prog_name="asyncstore", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
@@ -63,7 +63,8 @@ def run(arguments: Sequence[str] | None) -> int:
             traceback.print_exception(error)
         click.echo(f"Error: {describe(error)}", err=True)
         return ERROR
-    return OK
+    # Click returns the status of its Exit, and otherwise what the command returns: nothing.
+    return status or OK
 
 
 def describe(error: Exception) -> str:

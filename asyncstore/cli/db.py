@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from typing import Any
 
@@ -12,7 +11,7 @@ import click
 from asyncstore.cli.common import as_json, command, print_json
 
 # SQLAlchemy takes a good part of a second, which the other commands need not wait.
-_MANAGEMENT = "asyncstore.metadata.sql.schema.management"
+MANAGEMENT = "asyncstore.metadata.sql.schema.management"
 _uri = click.argument("uri")
 
 
@@ -27,10 +26,10 @@ def db() -> None:
 @command
 async def status(uri: str, as_json: bool) -> None:
     """Show which MLflow's schema a database is at; exits with 1 if there is none."""
-    management = await anyio.to_thread.run_sync(import_module, _MANAGEMENT)
+    management = await anyio.to_thread.run_sync(import_module, MANAGEMENT)
     _show(found := await management.database_status(uri), as_json=as_json)
     if found.mlflow_version is None:
-        sys.exit(1)
+        raise click.exceptions.Exit(1)
 
 
 @db.command()
@@ -44,7 +43,7 @@ async def status(uri: str, as_json: bool) -> None:
 @command
 async def create(uri: str, for_mlflow: str | None, as_json: bool) -> None:
     """Create MLflow's tables in an empty database."""
-    management = await anyio.to_thread.run_sync(import_module, _MANAGEMENT)
+    management = await anyio.to_thread.run_sync(import_module, MANAGEMENT)
     _show(await management.create_database(uri, for_mlflow), as_json=as_json)
 
 
@@ -57,7 +56,7 @@ async def upgrade(uri: str, as_json: bool) -> None:
 
     Take a backup of the database first.
     """
-    management = await anyio.to_thread.run_sync(import_module, _MANAGEMENT)
+    management = await anyio.to_thread.run_sync(import_module, MANAGEMENT)
     _show(await management.upgrade_database(uri), as_json=as_json)
 
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from functools import partial
+from importlib import import_module
 
+import anyio.to_thread
 import click
 
+from asyncstore import settings
 from asyncstore.cli import common
+from asyncstore.cli.db import MANAGEMENT
 from asyncstore.client import Client
 from asyncstore.client import gc as collector
-from asyncstore.errors import AsyncStoreError, InvalidParameterError
+from asyncstore.errors import AsyncStoreError, InvalidParameterError, NotFoundError
+from asyncstore.metadata.store import DEFAULT_URI
+from asyncstore.uris import redact
 
 # As MLflow writes it: 1d2h3m4s, with fractions.
 _AGE = re.compile(
@@ -73,6 +79,10 @@ async def gc(
     stays.
     """
     age = 0 if older_than is None else milliseconds(older_than)
+    uri = tracking_uri or settings.MLFLOW_TRACKING_URI.get() or DEFAULT_URI
+    management = await anyio.to_thread.run_sync(import_module, MANAGEMENT)
+    if await management.is_missing_file(uri):
+        raise NotFoundError(f"there is no database {redact(uri)}")
     async with Client(tracking_uri) as client:
         removed = await collector.gc(
             client,

@@ -61,7 +61,8 @@ async def gc(
 
     An experiment goes with its runs, and with its logged models and traces whether they were
     deleted or not. Where artifacts cannot be removed, the metadata stays, so that they can be found
-    again; nothing else is kept from being removed.
+    again; nothing else is kept from being removed. What is restored meanwhile stays, but for the
+    artifacts of a run that is restored while they are removed.
 
     As `mlflow gc`, except that ids which are given are all that is removed: MLflow removes, for
     instance, every deleted experiment when only runs are named.
@@ -195,25 +196,51 @@ class _Collection:
 
     async def _remove_some_runs(self, store: MetadataStore, runs: Sequence[ArtifactOwner]) -> bool:
         """Remove runs; returns whether all of them are gone."""
-        bare = [run.id for run in await self._bare(runs)]
-        try:
-            await self._remove(lambda: store.hard_delete_runs(bare))
-        except InvalidStateError as error:
-            # Somebody restored one of them meanwhile; the others are for the next time.
-            self.removed.kept[f"{len(bare)} runs"] = str(error)
-            return False
-        for run_id in bare:
+        gone = await self._bare(self._still_deleted(runs))
+        if not self.removed.dry_run:
+            gone = await self._hard_delete(store, gone)
+        for run in gone:
             # Those of an experiment that would be removed may have been listed already.
-            if run_id not in self._listed:
-                self._say(self.removed.runs, "run", run_id)
-        return len(bare) == len(runs)
+            if run.id not in self._listed:
+                self._say(self.removed.runs, "run", run.id)
+        return len(gone) == len(runs)
+
+    async def _hard_delete(
+        self, store: MetadataStore, runs: list[ArtifactOwner]
+    ) -> list[ArtifactOwner]:
+        """Remove the metadata of all runs but those that were restored meanwhile."""
+        while True:
+            ids = [run.id for run in runs]
+            try:
+                await store.hard_delete_runs(ids)
+            except InvalidStateError:
+                found = await store.get_artifact_owners("run", ids)
+                runs = self._still_deleted(found, "while its artifacts were removed")
+            else:
+                return runs
+
+    def _still_deleted(
+        self, owners: Sequence[ArtifactOwner], when: str = "meanwhile"
+    ) -> list[ArtifactOwner]:
+        """Keep what somebody restored, as it was just read; returns the others."""
+        for owner in owners:
+            if owner.lifecycle_stage != "deleted":
+                what = f"{_words(owner.kind)} {owner.id}"
+                self.removed.kept[what] = f"{what} was restored {when}"
+        return [owner for owner in owners if owner.lifecycle_stage == "deleted"]
 
     async def _remove_models(self, store: MetadataStore, model_ids: Sequence[str]) -> None:
         for begin in range(0, len(model_ids), RUNS_AT_ONCE):
-            some = model_ids[begin : begin + RUNS_AT_ONCE]
-            for model in await self._bare(await store.get_artifact_owners("logged_model", some)):
-                await self._remove(lambda id_=model.id: store.hard_delete_logged_model(id_))  # type: ignore[misc]  # bound at once
-                self._say(self.removed.logged_models, "logged_model", model.id)
+            some = await store.get_artifact_owners(
+                "logged_model", model_ids[begin : begin + RUNS_AT_ONCE]
+            )
+            for model in await self._bare(self._still_deleted(some)):
+                try:
+                    await self._remove(lambda id_=model.id: store.hard_delete_logged_model(id_))  # type: ignore[misc]  # bound at once
+                except InvalidStateError as error:
+                    self.removed.kept[f"logged model {model.id}"] = str(error)
+                else:
+                    self._say(self.removed.logged_models, "logged_model", model.id)
         self._listed.update(model_ids)
 
     async def _remove_experiment(self, store: MetadataStore, experiment_id: str) -> None:
@@ -225,6 +252,12 @@ class _Collection:
                 kind, experiment_id=experiment_id, after=after, max_results=RUNS_AT_ONCE
             ):
                 after = page[-1].id
+                # Its models and traces do not say that they were restored with it.
+                experiment = await store.get_experiment(experiment_id)
+                if experiment.lifecycle_stage != "deleted":
+                    what = f"experiment {experiment_id}"
+                    self.removed.kept[what] = f"{what} was restored meanwhile"
+                    return
                 if kind == "run":
                     all_gone &= await self._remove_some_runs(store, page)
                     continue
@@ -239,8 +272,12 @@ class _Collection:
         if not all_gone:
             self.removed.kept[f"experiment {experiment_id}"] = "not everything in it was removed"
             return
-        await self._remove(lambda: store.hard_delete_experiment(experiment_id))
-        self._say(self.removed.experiments, "experiment", experiment_id)
+        try:
+            await self._remove(lambda: store.hard_delete_experiment(experiment_id))
+        except (InvalidStateError, NotFoundError) as error:
+            self.removed.kept[f"experiment {experiment_id}"] = str(error)
+        else:
+            self._say(self.removed.experiments, "experiment", experiment_id)
 
     async def _remove(self, call: Callable[[], Awaitable[None]]) -> None:
         if not self.removed.dry_run:

@@ -7,6 +7,7 @@ from typing import Any
 
 from asyncstore.client.base import ClientBase, texts
 from asyncstore.entities import ModelVersion, PagedList, Prompt, PromptVersion, RegisteredModel
+from asyncstore.metadata.model_uris import named_version
 
 __all__ = ["RegistryMethods"]
 
@@ -21,10 +22,13 @@ class RegistryMethods(ClientBase):
         name: str,
         tags: Mapping[str, Any] | None = None,
         description: str | None = None,
+        deployment_job_id: str | None = None,
     ) -> RegisteredModel:
         """Register a name for versions of a model; see `MetadataStore.create_registered_model`."""
         store = await self.get_metadata_store()
-        return await store.create_registered_model(name, texts(tags), description)
+        return await store.create_registered_model(
+            name, texts(tags), description, deployment_job_id
+        )
 
     async def get_registered_model(self, name: str) -> RegisteredModel:
         """A model with its tags, aliases and the latest version of each stage.
@@ -35,10 +39,11 @@ class RegistryMethods(ClientBase):
         return await (await self.get_metadata_store()).get_registered_model(name)
 
     async def update_registered_model(
-        self, name: str, description: str | None = None
+        self, name: str, description: str | None = None, deployment_job_id: str | None = None
     ) -> RegisteredModel:
-        """Change a model's description."""
-        return await (await self.get_metadata_store()).update_registered_model(name, description)
+        """Change a model's description; see `MetadataStore.update_registered_model`."""
+        store = await self.get_metadata_store()
+        return await store.update_registered_model(name, description, deployment_job_id)
 
     async def rename_registered_model(self, name: str, new_name: str) -> RegisteredModel:
         """Rename a model, with its versions, tags and aliases."""
@@ -99,25 +104,37 @@ class RegistryMethods(ClientBase):
     async def create_model_version(
         self,
         name: str,
-        source: str,
+        source: str | None,
         run_id: str | None = None,
         tags: Mapping[str, Any] | None = None,
         run_link: str | None = None,
         description: str | None = None,
+        *,
         model_id: str | None = None,
     ) -> ModelVersion:
         """Create the next version of a model; see `MetadataStore.create_model_version`."""
         store = await self.get_metadata_store()
         return await store.create_model_version(
-            name, source, run_id, texts(tags), run_link, description, model_id
+            name, source, run_id, texts(tags), run_link, description, model_id=model_id
         )
 
-    async def copy_model_version(
-        self, name: str, version: int | str, dst_name: str
-    ) -> ModelVersion:
-        """Create a version of another model from one; see `MetadataStore.copy_model_version`."""
+    async def copy_model_version(self, src_model_uri: str, dst_name: str) -> ModelVersion:
+        """Create a version of another model from one; see `MetadataStore.copy_model_version`.
+
+        Args:
+            src_model_uri: `models:/<name>/<version or stage>` or `models:/<name>@<alias>`.
+            dst_name: The model to copy to, created if there is none.
+
+        Returns:
+            The new version.
+
+        Raises:
+            InvalidParameterError: The URI is none of these.
+            NotFoundError: There is no such version.
+        """
         store = await self.get_metadata_store()
-        return await store.copy_model_version(name, version, dst_name)
+        version = await named_version(store, src_model_uri)
+        return await store.copy_model_version(version, dst_name)
 
     async def get_model_version(self, name: str, version: int | str) -> ModelVersion:
         """A version with its tags and aliases.
@@ -189,9 +206,9 @@ class RegistryMethods(ClientBase):
     async def search_prompts(
         self,
         filter_string: str | None = None,
-        max_results: int | None = None,
-        order_by: Sequence[str] | None = None,
+        max_results: int = 1000,
         page_token: str | None = None,
+        order_by: Sequence[str] | None = None,
     ) -> PagedList[Prompt]:
         """Search prompts; see `MetadataStore.search_prompts`."""
         store = await self.get_metadata_store()
@@ -219,6 +236,11 @@ class RegistryMethods(ClientBase):
     async def get_prompt_version(self, name: str, version: int | str) -> PromptVersion:
         """A version of a prompt, by number or alias; see `MetadataStore.get_prompt_version`."""
         return await (await self.get_metadata_store()).get_prompt_version(name, version)
+
+    async def get_prompt_version_by_alias(self, name: str, alias: str) -> PromptVersion:
+        """The version of a prompt that an alias points to."""
+        store = await self.get_metadata_store()
+        return await store.get_prompt_version_by_alias(name, alias)
 
     async def search_prompt_versions(
         self, name: str, max_results: int | None = None, page_token: str | None = None
@@ -269,3 +291,10 @@ class RegistryMethods(ClientBase):
         """Record in a tag of a logged model that it uses a version of a prompt."""
         store = await self.get_metadata_store()
         await store.link_prompt_version_to_model(name, version, model_id)
+
+    async def link_prompt_versions_to_trace(
+        self, prompt_versions: Sequence[PromptVersion], trace_id: str
+    ) -> None:
+        """Record that a trace used versions of prompts; see `link_prompts_to_trace` of a store."""
+        store = await self.get_metadata_store()
+        await store.link_prompts_to_trace(trace_id, prompt_versions)

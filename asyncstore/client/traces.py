@@ -46,28 +46,35 @@ class TraceMethods(ClientBase):
         max_results: int = 100,
         order_by: Sequence[str] | None = None,
         page_token: str | None = None,
-        *,
-        locations: Sequence[str] | None = None,
+        run_id: str | None = None,
         include_spans: bool = True,
+        model_id: str | None = None,
+        locations: Sequence[str] | None = None,
     ) -> PagedList[Trace] | PagedList[TraceInfo]:
         """Search traces; see `MetadataStore.search_traces`.
 
         Args:
-            experiment_ids: The experiments to search, or `locations`.
+            experiment_ids: The experiments to search; None for all.
             filter_string: The filter; None for all.
             max_results: Size of a page.
             order_by: The order; None for the latest first.
             page_token: `token` of the page before; None for the first page.
-            locations: The same as `experiment_ids`.
+            run_id: Only traces of this run; None for all.
             include_spans: Whether to read the spans too; traces whose spans are not in the
                 database are left out then, as in MLflow.
+            model_id: Only traces of this logged model; None for all.
+            locations: The same as `experiment_ids`; only one of the two may be given.
 
         Returns:
             A page of traces, or of their infos without spans.
         """
         store = await self.get_metadata_store()
+        if run_id is not None:
+            quoted = run_id.replace("'", "''")
+            of_run = f"run_id = '{quoted}'"
+            filter_string = f"{filter_string} AND {of_run}" if filter_string else of_run
         infos = await store.search_traces(
-            experiment_ids, filter_string, max_results, order_by, page_token, locations
+            experiment_ids, filter_string, max_results, order_by, page_token, model_id, locations
         )
         if not include_spans:
             return infos

@@ -73,12 +73,11 @@ class Metric:
     run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MetricWithRunId:
-    """One value of a metric, and the run that logged it."""
+@dataclass(unsafe_hash=True, slots=True)
+class MetricWithRunId(Metric):
+    """One value of a metric, with the run that logged it."""
 
-    run_id: str
-    metric: Metric
+    run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,19 @@
-"""`models:/` URIs, taken apart."""
+"""`models:/` URIs, taken apart, and what they name."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from asyncstore.errors import InvalidParameterError
+from asyncstore.entities import ModelVersion
+from asyncstore.errors import InvalidParameterError, NotFoundError
 
-__all__ = ["ModelUri", "is_model_uri", "parse_model_uri"]
+if TYPE_CHECKING:
+    from asyncstore.metadata.store import MetadataStore
+
+__all__ = ["ModelUri", "is_model_uri", "named_version", "parse_model_uri"]
 
 _MODEL_ID = re.compile(r"models:/+(?P<model_id>[^/@]+)")
 _VERSION = re.compile(r"models:/+(?P<name>[^/]+)/(?P<version>[^/]+)")
@@ -53,3 +58,27 @@ def parse_model_uri(uri: str) -> ModelUri:
         f"{uri!r} is no URI of a model; there are models:/name/version, models:/name@alias and "
         "models:/model_id"
     )
+
+
+async def named_version(store: MetadataStore, uri: str) -> ModelVersion:
+    """The version that a URI names.
+
+    Args:
+        store: Where to look.
+        uri: `models:/<name>/<version or stage>` or `models:/<name>@<alias>`.
+
+    Raises:
+        InvalidParameterError: It is none of these.
+        NotFoundError: There is no such version.
+    """
+    parsed = parse_model_uri(uri)
+    if parsed.name is None:
+        raise InvalidParameterError(f"{uri!r} names a logged model, and no version")
+    if parsed.version is not None:
+        return await store.get_model_version(parsed.name, parsed.version)
+    if parsed.alias is not None:
+        return await store.get_model_version_by_alias(parsed.name, parsed.alias)
+    latest = await store.get_latest_versions(parsed.name, [parsed.stage or ""])
+    if not latest:
+        raise NotFoundError(f"{uri}: no version of {parsed.name!r} is at this stage")
+    return latest[0]

@@ -13,7 +13,7 @@ from asyncstore.errors import InvalidParameterError, NotFoundError
 from asyncstore.metadata import validation_registry
 from asyncstore.metadata.store import MetadataStore
 
-__all__ = ["IS_PROMPT_TAG", "PromptsAsModels"]
+__all__ = ["IS_PROMPT_TAG", "LINKED_PROMPTS_TAG", "PromptsAsModels", "linked", "prompt_of"]
 
 SEARCH_MAX_RESULTS_DEFAULT = 100
 # What MLflow writes where a version of a model has its source.
@@ -37,7 +37,7 @@ class PromptsAsModels(MetadataStore):
         model = await self.create_registered_model(
             name, {IS_PROMPT_TAG: "true", **(tags or {})}, description
         )
-        return _prompt(model)
+        return prompt_of(model)
 
     @override
     async def get_prompt(self, name: str) -> Prompt | None:
@@ -45,7 +45,7 @@ class PromptsAsModels(MetadataStore):
             model = await self.get_registered_model(name)
         except NotFoundError:
             return None
-        return _prompt(model) if _is_prompt(model) else None
+        return prompt_of(model) if _is_prompt(model) else None
 
     @override
     async def search_prompts(
@@ -62,7 +62,7 @@ class PromptsAsModels(MetadataStore):
             order_by,
             page_token,
         )
-        return PagedList(map(_prompt, found), found.token)
+        return PagedList(map(prompt_of, found), found.token)
 
     @override
     async def delete_prompt(self, name: str) -> None:
@@ -104,6 +104,8 @@ class PromptsAsModels(MetadataStore):
 
     @override
     async def get_prompt_version(self, name: str, version: int | str) -> PromptVersion:
+        if not isinstance(version, int | str):
+            raise InvalidParameterError(f"{version!r} is neither a version nor an alias")
         await self._check_prompt(name)
         if isinstance(version, int) or version.isdecimal():
             return _prompt_version(await self.get_model_version(name, version))
@@ -153,8 +155,8 @@ class PromptsAsModels(MetadataStore):
     async def link_prompt_version_to_run(self, name: str, version: int | str, run_id: str) -> None:
         prompt = await self.get_prompt_version(name, version)
         run = await self.get_run(run_id)
-        linked = _linked(run.data.tags.get(LINKED_PROMPTS_TAG), prompt)
-        await self.set_tag(run_id, LINKED_PROMPTS_TAG, linked)
+        text = linked(run.data.tags.get(LINKED_PROMPTS_TAG), prompt)
+        await self.set_tag(run_id, LINKED_PROMPTS_TAG, text)
 
     @override
     async def link_prompt_version_to_model(
@@ -162,8 +164,8 @@ class PromptsAsModels(MetadataStore):
     ) -> None:
         prompt = await self.get_prompt_version(name, version)
         model = await self.get_logged_model(model_id)
-        linked = _linked(model.tags.get(LINKED_PROMPTS_TAG), prompt)
-        await self.set_logged_model_tags(model_id, {LINKED_PROMPTS_TAG: linked})
+        text = linked(model.tags.get(LINKED_PROMPTS_TAG), prompt)
+        await self.set_logged_model_tags(model_id, {LINKED_PROMPTS_TAG: text})
 
     async def _check_prompt(self, name: str) -> None:
         if not _is_prompt(await self.get_registered_model(name)):
@@ -174,7 +176,8 @@ def _is_prompt(model: RegisteredModel) -> bool:
     return model.tags.get(IS_PROMPT_TAG) == "true"
 
 
-def _prompt(model: RegisteredModel) -> Prompt:
+def prompt_of(model: RegisteredModel) -> Prompt:
+    """A registered model that is a prompt, as one."""
     return Prompt(
         model.name, model.description, model.creation_timestamp, _without_internal(model.tags)
     )
@@ -210,13 +213,16 @@ def _json(text: str | None) -> dict[str, Any] | None:
     return None if text is None else json.loads(text)
 
 
-def _linked(text: str | None, prompt: PromptVersion) -> str:
-    """The tag with one prompt more, unless it is there."""
+def linked(text: str | None, *prompts: PromptVersion) -> str:
+    """The text of the tag LINKED_PROMPTS_TAG with some prompts more, unless they are there."""
     try:
-        linked = json.loads(text or "[]")
+        found = json.loads(text or "[]")
     except ValueError:
-        linked = None
-    if not isinstance(linked, list):
+        found = None
+    if not isinstance(found, list):
         raise InvalidParameterError(f"the tag {LINKED_PROMPTS_TAG} is no JSON list: {text!r:.80}")
-    entry = {"name": prompt.name, "version": str(prompt.version)}
-    return json.dumps(linked if entry in linked else [*linked, entry])
+    for prompt in prompts:
+        entry = {"name": prompt.name, "version": str(prompt.version)}
+        if entry not in found:
+            found.append(entry)
+    return json.dumps(found)

@@ -186,7 +186,10 @@ def trace_tag(key: str, value: str) -> tuple[str, str]:
 
 
 def batch_limits(metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[str]) -> None:
-    """Refuse a batch that is too large or names a param twice."""
+    """Refuse a batch that is none, is too large or names a param twice."""
+    for what, given in (("metrics", metrics), ("params", params)):
+        if not isinstance(given, Sequence):
+            raise InvalidParameterError(f"{what} must be a list, not {given!r:.80}")
     total = len(metrics) + len(params) + len(tags)
     for what, count, limit in (
         ("metrics", len(metrics), MAX_METRICS_PER_BATCH),
@@ -304,7 +307,9 @@ def lifecycle_stages(view_type: ViewType) -> list[str]:
 
 def max_results(value: int | None) -> None:
     """Refuse a page size outside MLflow's bounds; None is for the caller to judge."""
-    if value is not None and not 1 <= value <= SEARCH_MAX_RESULTS_THRESHOLD:
+    if value is None:
+        return
+    if not isinstance(value, int) or not 1 <= value <= SEARCH_MAX_RESULTS_THRESHOLD:
         raise InvalidParameterError(
-            f"max_results must be 1 to {SEARCH_MAX_RESULTS_THRESHOLD}, not {value}"
+            f"max_results must be 1 to {SEARCH_MAX_RESULTS_THRESHOLD}, not {value!r}"
         )

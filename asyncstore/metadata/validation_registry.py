@@ -7,13 +7,14 @@ import re
 from typing import Any, get_args
 
 from asyncstore.entities import ModelVersionStage
-from asyncstore.errors import InvalidParameterError
+from asyncstore.errors import InvalidParameterError, UnsupportedError
 from asyncstore.metadata import validation
 
 __all__ = [
     "model_alias",
     "model_name",
     "new_model_alias",
+    "no_deployment_job",
     "registry_max_results",
     "registry_tag",
     "stage",
@@ -87,6 +88,12 @@ def new_model_alias(alias: object) -> str:
     if text.lower() == "latest" or _VERSION_ALIAS.fullmatch(text):
         raise InvalidParameterError(f"the alias {text!r} is reserved; choose another one")
     return text
+
+
+def no_deployment_job(job_id: object) -> None:
+    """Refuse a deployment job, which only Databricks' registry has a place for."""
+    if job_id is not None:
+        raise UnsupportedError("MLflow's databases have no place for a deployment_job_id")
 
 
 def stage(name: str) -> ModelVersionStage:

@@ -349,7 +349,7 @@ def _workspace(kind: Callable[..., Any]) -> dict[str, str]:
 
 _RESULTS: dict[type, Callable[[Any], Any]] = {
     ours.Metric: _metric,
-    ours.MetricWithRunId: lambda value: MetricWithRunId(_metric(value.metric), value.run_id),
+    ours.MetricWithRunId: lambda value: MetricWithRunId(_metric(value), value.run_id),
     ours.Experiment: _experiment,
     ours.RunInfo: _run_info,
     ours.Run: _run,

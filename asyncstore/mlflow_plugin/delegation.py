@@ -18,7 +18,13 @@ __all__ = ["OnAsyncStore", "on_asyncstore"]
 C = TypeVar("C", bound="type[OnAsyncStore]")
 
 # Of no meaning in a SQL store, MLflow's own included.
-IGNORED = ("local_model_path", "tracking_uri")
+IGNORED = ("tracking_uri",)
+# Of which MLflow's SQL stores take no notice, and asyncstore does.
+MLFLOWS = {
+    ("create_registered_model", "deployment_job_id"),
+    ("update_registered_model", "deployment_job_id"),
+    ("search_traces", "model_id"),
+}
 
 
 class OnAsyncStore:
@@ -84,7 +90,7 @@ def _method(mlflows: Callable[..., Any], name: str) -> Callable[..., Any]:
         given = signature.bind(self, *args, **kwargs).arguments
         given.pop("self")
         converted = convert.arguments(given)
-        unknown = [key for key in converted if key not in known]
+        unknown = [key for key in converted if key not in known or (name, key) in MLFLOWS]
         for key in unknown:
             if converted.pop(key) is not None and key not in IGNORED:
                 # What asyncstore cannot do is not lost: the database is MLflow's.

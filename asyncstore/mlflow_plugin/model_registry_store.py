@@ -6,6 +6,7 @@ from typing import Any
 
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
+from asyncstore.entities import ModelVersion
 from asyncstore.mlflow_plugin import convert
 from asyncstore.mlflow_plugin.delegation import OnAsyncStore, on_asyncstore
 from asyncstore.mlflow_plugin.portal import get_portal
@@ -58,5 +59,6 @@ class ModelRegistryStore(OnAsyncStore, SqlAlchemyStore):  # type: ignore[misc]  
         """Copy a version of a model to another model, which is made if need be."""
         if get_portal().closed:
             return super().copy_model_version(src_mv, dst_name)
-        arguments = {"name": src_mv.name, "version": src_mv.version, "dst_name": dst_name}
+        version = ModelVersion(src_mv.name, src_mv.version, src_mv.creation_timestamp)
+        arguments = {"src_mv": version, "dst_name": dst_name}
         return convert.result(self.run_on_asyncstore("copy_model_version", arguments))

@@ -275,6 +275,33 @@ async def test_a_local_upload_cancelled_at_any_step(
     assert sum(outcomes) >= POINTS // 2
 
 
+@WAYS
+async def test_a_download_cancelled_at_its_last_steps(
+    way: Way, tree: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    found: list[str] = []
+
+    async def receive() -> None:
+        found.append(await repository.download_artifacts("sub/1.txt"))
+
+    async with ArtifactRepository(tmp_path / "up", transfer=QUICK) as repository:
+        steps = Steps()
+        await way(receive, steps)
+        total = steps.count
+        for at in range(total - 12, total + 1):
+            for path in sorted(place.rglob("*"), reverse=True):
+                path.rmdir() if path.is_dir() else path.unlink()
+            found.clear()
+            steps = Steps()
+            steps.at = at
+            await way(receive, steps)
+            # Who was not given the path could not remove it.
+            assert found or list(place.iterdir()) == []
+
+
 async def test_opening_cancelled_at_any_step(proxy: FaultProxy, s3_bucket: str) -> None:
     tasks = asyncio.all_tasks()
 

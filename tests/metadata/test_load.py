@@ -8,18 +8,20 @@ import os
 import re
 import subprocess
 import sys
-import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from sqlalchemy import event
 
 from asyncstore.entities import Metric, Param
 from asyncstore.errors import UnavailableError
 from asyncstore.metadata import MetadataStore
+from asyncstore.metadata.sql.schema.management import create_database
+from tests.metadata.filling import Counts, fill, id_of
 from tests.metadata.load_worker import CALLS, TASKS
-from tests.metadata.test_opening import execute
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.running import require
@@ -139,43 +141,82 @@ async def test_what_was_logged_survives_the_server(
             assert len(found) == len(history)
 
 
-RUNS = 3000
-# A walk through a whole table, ALL in MariaDB's plan. Runs may be walked through: all of an
-# experiment's are candidates.
-_BIG = r"(?:latest_metrics|metrics|params|tags)(?:_\d+)?"
-WALKS = re.compile(rf"\bSCAN {_BIG}\b|Seq Scan on {_BIG}\b|^\d+ [A-Z ]+ {_BIG} (?:None )?ALL\b")
-NUMBERS = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {count})"
+COUNTS = {
+    "sqlite": Counts(runs=100_000, points=1_000_000, traces=20_000, models=20_000),
+    "postgresql": Counts(runs=100_000, points=1_000_000, traces=20_000, models=20_000),
+    # Enough for its plans; filling it takes three times as long.
+    "mariadb": Counts(runs=3_000, points=100_000, traces=3_000, models=3_000),
+}
+# What was found by `fill`'s numbers, so that a filter that finds nothing is no test.
+RUN_FILTERS = {
+    "metrics.m1 > 0.5 AND params.p1 = 'v1' AND tags.kind LIKE 'v%'": ["metrics.m3"],
+    "params.p1 IS NOT NULL AND params.none IS NULL": [],
+    "params.p1 != 'v1' AND tags.kind ILIKE 'V1'": ["params.p2 DESC"],
+    "attributes.run_name = 'v1'": ["start_time DESC"],
+    "dataset.name = 'data 1'": [],
+    "dataset.digest IN ('digest 1', 'digest 2') AND dataset.context = 'train'": ["metrics.m3"],
+    "dataset.context LIKE 'te%'": [],
+}
+TRACE_FILTERS = {
+    "tags.k1 = 'v1' AND metadata.k2 LIKE 'v%'": ["timestamp DESC"],
+    "tags.k1 IS NOT NULL AND tags.none IS NULL": [],
+    "feedback.score > 5": [],
+    "feedback.score = '3'": [],
+    "feedback.none IS NULL": [],
+    "metadata.`mlflow.trace.session` = 's5'": [],
+}
+MODEL_FILTERS = {
+    "metrics.m > 5 AND params.p = 'v1' AND tags.t = 'v1'": [{"field_name": "metrics.m"}],
+    "name = 'model' AND params.p != 'v1'": [],
+}
+_KEYED = r"(?:latest_metrics|metrics|params|tags)(?:_\d+)?"
+_LARGE = (
+    r"(?:latest_metrics|metrics|params|tags|runs|inputs|input_tags|trace_info|trace_tags|"
+    r"trace_request_metadata|assessments|logged_models|logged_model_\w+)(?:_\d+)?"
+)
 
 
-async def fill(uri: str) -> None:
-    """Thousands of runs with metrics, params and tags, and one long history."""
-    mysql = uri.startswith("mysql")
-    key, text = ("`key`", "CHAR") if mysql else ("key", "TEXT")
-    run = f"concat('r', cast(i AS {text}))" if not uri.startswith("sqlite") else "'r' || i"
-    false = "false" if uri.startswith("postgresql") else "0"
-    numbers, many = NUMBERS.format(count=RUNS), NUMBERS.format(count=100_000)
-    keyed = f"run_uuid, {key}, value"
-    metric = f"{keyed}, timestamp, step, is_nan"
-    columns = "run_uuid, name, source_type, status, lifecycle_stage, start_time, artifact_uri"
-    values = f"{run}, 'n', 'LOCAL', 'FINISHED', 'active', i, '/a', 0"
-    statements = ["SET max_recursive_iterations = 1000000"] if mysql else []
-    statements.append(
-        f"INSERT INTO runs ({columns}, experiment_id) {numbers} SELECT {values} FROM n"
+# Its id, that of the step around it, and what it is.
+SQLITE_STEP = re.compile(r"(\d+) (\d+) \d+ (.*)")
+
+
+def walk_through(tables: str) -> re.Pattern[str]:
+    """A step that reads a whole table, or a whole index of it; ALL and index are MariaDB's."""
+    return re.compile(
+        rf"\bSCAN {tables}\b|Seq Scan on {tables}\b|Index(?: Only)? Scan[\w ]* on {tables}$"
+        rf"|^\d+ [A-Z ]+ {tables} (?:None )?(?:ALL|index)\b"
     )
-    for k in range(5):
-        point = f"{run}, 'm{k}', i, 1, 1, {false}"
-        statements.append(f"INSERT INTO latest_metrics ({metric}) {numbers} SELECT {point} FROM n")
-        for table in ("params", "tags"):
-            pair = f"{run}, 'k{k}', 'v'"
-            statements.append(f"INSERT INTO {table} ({keyed}) {numbers} SELECT {pair} FROM n")
-    for run_id in ("r1", "r2"):
-        point = f"'{run_id}', 'loss', i, i, i, {false}"
-        statements.append(f"INSERT INTO metrics ({metric}) {many} SELECT {point} FROM n")
-    if uri.startswith("postgresql"):
-        statements.append("ANALYZE")
-    if mysql:
-        statements.append("ANALYZE TABLE runs, metrics, latest_metrics, params, tags")
-    await execute(uri, *statements)
+
+
+KEYED_WALKS = walk_through(_KEYED)
+LARGE_WALKS = walk_through(_LARGE)
+
+
+@pytest.fixture(scope="module", params=COUNTS)
+def filled(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Counts]]:
+    """A full database, and how much is in it."""
+    counts = COUNTS[request.param]
+    path = tmp_path_factory.mktemp("filled") / "load.db"
+    server: PostgreSQL | MariaDB | None = None
+    uri = f"sqlite:///{path}"
+    if request.param != "sqlite":
+        server = request.getfixturevalue(request.param)
+        uri = server.create_database()
+
+    async def make() -> None:
+        await create_database(uri, "3.18")
+        async with await MetadataStore.open(uri, "/nowhere"):
+            pass  # Makes experiment 0.
+        await fill(uri, counts)
+
+    anyio.run(make)
+    yield uri, counts
+    # A gigabyte.
+    path.unlink(missing_ok=True)
+    if server is not None:
+        server.drop_database(uri)
 
 
 def executed_by(store: MetadataStore) -> list[tuple[str, Any]]:
@@ -203,56 +244,102 @@ async def plan_of(store: MetadataStore, statement: str, values: Any) -> list[str
     return lines
 
 
-async def test_indexes_are_used(metadata_uri: str, tmp_path: Path) -> None:
-    async with await MetadataStore.open(metadata_uri, str(tmp_path)) as store:
-        await fill(metadata_uri)
+def repeated(lines: list[str]) -> list[str]:
+    """The steps of a plan that are done again for each row of those around them."""
+    if any(SQLITE_STEP.fullmatch(line) for line in lines):
+        return _repeated_on_sqlite(lines)
+    if lines[0][:1].isdigit():
+        return [line for line in lines if " DEPENDENT " in line]
+    return _repeated_on_postgresql(lines)
+
+
+def _repeated_on_sqlite(lines: list[str]) -> list[str]:
+    found, again, reads = [], {"0": False}, set()
+    for line in lines:
+        number, parent, step = SQLITE_STEP.fullmatch(line).groups()  # type: ignore[union-attr]  # all are
+        again[number] = again[parent] or step.startswith("CORRELATED")
+        is_read = step.startswith(("SCAN", "SEARCH"))
+        # A table behind the first one of a join.
+        if again[number] or (is_read and parent in reads):
+            found.append(line)
+        if is_read:
+            reads.add(parent)
+    return found
+
+
+def _repeated_on_postgresql(lines: list[str]) -> list[str]:
+    hashed = set(re.findall(r"hashed (SubPlan \d+)", "\n".join(lines)))
+    # What is around a line: its indentation, whether it is repeated, and the steps of a join.
+    around: list[tuple[int, bool, list[str] | None]] = [(-1, False, None)]
+    found = []
+    for line in lines:
+        step = line.strip()
+        indent = len(line) - len(line.lstrip())
+        while around[-1][0] >= indent:
+            around.pop()
+        _, again, joined = around[-1]
+        if joined is not None and step.startswith("->"):
+            again = again or (bool(joined) and "Materialize" not in step)
+            joined.append(step)
+        again = again or (step.startswith("SubPlan") and step not in hashed)
+        around.append((indent, again, [] if "Nested Loop" in step else None))
+        if again:
+            found.append(line)
+    return found
+
+
+async def explained(
+    store: MetadataStore, statements: list[tuple[str, Any]]
+) -> list[tuple[str, list[str]]]:
+    """The SELECTs among statements, with their plans."""
+    selects = [each for each in statements if each[0].lstrip().upper().startswith("SELECT")]
+    assert selects
+    return [(text, await plan_of(store, text, values)) for text, values in selects]
+
+
+async def test_indexes_are_used(filled: tuple[str, Counts], tmp_path: Path) -> None:
+    async with await MetadataStore.open(filled[0], str(tmp_path)) as store:
         statements = executed_by(store)
-        wanted = "metrics.m1 > 10 AND params.k1 = 'v' AND tags.k2 LIKE 'v%'"
-        found = await store.search_runs(["0"], wanted, max_results=100, order_by=["metrics.m3"])
-        assert len(found) == 100
-        await store.get_run("r7")
-        assert len(await store.get_metric_history("r1", "loss", 100)) == 100
-        await store.log_batch("r7", [Metric("x", 1.0, 1)], [Param("y", "z")], {"t": "u"})
-        seen = list(statements)
-        assert len(seen) > 6
-        for statement, values in seen:
-            if not statement.lstrip().upper().startswith("SELECT"):
-                continue
-            for line in await plan_of(store, statement, values):
-                assert not WALKS.search(line), (line, statement)
+        await store.get_run(id_of(7))
+        assert len(await store.get_metric_history(id_of(0), "loss", 100)) == 100
+        await store.log_batch(id_of(7), [Metric("x", 1.0, 1)], [Param("y", "z")], {"t": "u"})
+        for statement, lines in await explained(store, list(statements)):
+            for line in lines:
+                assert not KEYED_WALKS.search(line), (line, statement)
         # And this is what a walk looks like.
         walk = "SELECT run_uuid FROM params WHERE value = 'x'"
-        assert any(WALKS.search(line) for line in await plan_of(store, walk, ()))
+        assert any(KEYED_WALKS.search(line) for line in await plan_of(store, walk, ()))
 
 
-async def test_memory_stays_flat(metadata_uri: str, tmp_path: Path) -> None:
-    async with await MetadataStore.open(metadata_uri, str(tmp_path)) as store:
-        await fill(metadata_uri)
+async def test_no_filter_walks_through_a_table_for_each_row(
+    filled: tuple[str, Counts], tmp_path: Path
+) -> None:
+    async with await MetadataStore.open(filled[0], str(tmp_path)) as store:
+        statements = executed_by(store)
+        for text, runs_order in RUN_FILTERS.items():
+            assert await store.search_runs(["0"], text, max_results=20, order_by=runs_order)
+        for text, traces_order in TRACE_FILTERS.items():
+            assert await store.search_traces(["0"], text, 20, traces_order)
+        for text, order in MODEL_FILTERS.items():
+            assert await store.search_logged_models(["0"], text, max_results=20, order_by=order)
+        for statement, lines in await explained(store, list(statements)):
+            for line in repeated(lines):
+                assert not LARGE_WALKS.search(line), (line, statement)
+        for table, column in (("inputs", "input_uuid"), ("assessments", "rationale")):
+            counted = f"SELECT count(*) FROM {table} WHERE coalesce({column}, '') > runs.name"
+            again = f"SELECT ({counted}) FROM runs"
+            lines = repeated(await plan_of(store, again, ()))
+            assert any(LARGE_WALKS.search(line) for line in lines), lines
 
-        async def pages_of_history() -> int:
-            count, token = 0, None
-            while True:
-                page = await store.get_metric_history("r1", "loss", 2000, token)
-                count += len(page)
-                if (token := page.token) is None:
-                    return count
 
-        async def pages_of_runs() -> int:
-            count, token = 0, None
-            while True:
-                page = await store.search_runs(["0"], max_results=100, page_token=token)
-                count += len(page)
-                if (token := page.token) is None:
-                    return count
-
-        await store.get_metric_history("r1", "loss", 2000)
-        await store.search_runs(["0"], max_results=100)
-        tracemalloc.start()
-        try:
-            assert await pages_of_history() == 100_000
-            assert await pages_of_runs() == RUNS
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        # All at once they are about 50 MiB.
-        assert peak < 12 * 2**20
+async def test_memory_stays_flat(filled: tuple[str, Counts]) -> None:
+    """In a process of its own, whose highest memory is not that of other tests."""
+    uri, counts = filled
+    done = await anyio.run_process(
+        [sys.executable, "-m", "tests.metadata.page_worker", uri, id_of(0)], cwd=ROOT, stderr=None
+    )
+    found = json.loads(done.stdout)
+    assert found["points"] == counts.points
+    assert found["runs"] == min(counts.runs, 5_000)
+    # All at once, a million points are 300 MiB.
+    assert found["grown"] < 16 * 2**20

@@ -251,7 +251,7 @@ async def test_history_of_many_runs(store: MetadataStore) -> None:
         count = (100, 3, 0)[number]
         await store.log_batch(run, [Metric("m", step / 2, step, step) for step in range(count)])
     bulk = await store.get_metric_history_bulk(runs, "m", 102)
-    assert [(each.run_id, each.metric.step) for each in bulk] == [
+    assert [(each.run_id, each.step) for each in bulk] == [
         *((runs[0], step) for step in range(100)),
         *((runs[1], step) for step in range(2)),
     ]
@@ -262,7 +262,7 @@ async def test_history_of_many_runs(store: MetadataStore) -> None:
         assert [each.run_id for each in found] == sorted(
             [each.run_id for each in found], key=wanted.index
         )
-        return [[each.metric.step for each in found if each.run_id == run] for run in runs]
+        return [[each.step for each in found if each.run_id == run] for run in runs]
 
     assert await steps(5) == [[0, 20, 40, 60, 99], [0, 1, 2], []]
     assert await steps(1) == [[99], [2], []]
@@ -273,6 +273,6 @@ async def test_history_of_many_runs(store: MetadataStore) -> None:
         await steps(3, 1)
     assert await store.get_metric_history_bulk_interval(["nothing"], "m", 3) == []
     some = await store.get_metric_history_bulk_interval_from_steps(runs[0], "m", [9, 3, 500], 5)
-    assert [each.metric.step for each in some] == [3, 9]
+    assert [each.step for each in some] == [3, 9]
     none = await store.get_metric_history_bulk_interval_from_steps("nothing", "m", [1], 5)
     assert none == []

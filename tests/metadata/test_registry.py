@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
-from asyncstore.errors import AlreadyExistsError, InvalidParameterError, NotFoundError
+from asyncstore.entities import TraceInfo
+from asyncstore.errors import (
+    AlreadyExistsError,
+    InvalidParameterError,
+    InvalidStateError,
+    NotFoundError,
+    UnsupportedError,
+)
 from asyncstore.metadata import MetadataStore
 from asyncstore.metadata.model_uris import ModelUri, parse_model_uri
 
@@ -105,9 +113,9 @@ async def test_sources(store: MetadataStore, run_id: str) -> None:
     assert (first.source, first.run_id) == (model.model_uri, run_id)
     location = await store.get_model_version_download_uri("tree", 1)
     assert location == model.artifact_location
-    copy = await store.copy_model_version("tree", 1, "copy")
+    copy = await store.copy_model_version(first, "copy")
     assert (copy.name, copy.version, copy.source) == ("copy", 1, "models:/tree/1")
-    again = await store.copy_model_version("tree", "1", "copy")
+    again = await store.copy_model_version(first, "copy")
     assert again.version == 2
     assert await store.get_model_version_download_uri("copy", 2) == location
     await store.set_registered_model_alias("tree", "best", 1)
@@ -286,3 +294,113 @@ async def test_prompts(store: MetadataStore, run_id: str) -> None:
         await store.create_prompt("tree")
     await store.delete_prompt("ask")
     assert await store.search_prompts() == []
+
+
+async def test_prompts_linked_to_a_trace(store: MetadataStore) -> None:
+    await store.start_trace(TraceInfo("t", "0", 1))
+    versions = []
+    for name in ("ask", "tell"):
+        await store.create_prompt(name)
+        versions.append(await store.create_prompt_version(name, "hello"))
+    await asyncio.gather(*(store.link_prompts_to_trace("t", [each]) for each in versions))
+    await store.link_prompts_to_trace("t", versions)
+    await store.link_prompts_to_trace("nothing", [])
+    for text in ("prompt = 'ask/1'", "prompt = 'tell/1'"):
+        assert [each.trace_id for each in await store.search_traces(["0"], text)] == ["t"]
+    linked = json.loads((await store.get_trace_info("t")).tags["mlflow.linkedPrompts"])
+    assert sorted(each["name"] for each in linked) == ["ask", "tell"]
+    with pytest.raises(NotFoundError, match="nothing"):
+        await store.link_prompts_to_trace("nothing", versions)
+
+
+async def test_there_are_no_deployment_jobs(store: MetadataStore) -> None:
+    with pytest.raises(UnsupportedError, match="deployment_job_id"):
+        await store.create_registered_model("tree", deployment_job_id="1")
+    await store.create_registered_model("tree", None, "text", None)
+    with pytest.raises(UnsupportedError, match="deployment_job_id"):
+        await store.update_registered_model("tree", None, "1")
+    assert (await store.get_registered_model("tree")).description == "text"
+
+
+async def test_what_is_no_argument(store: MetadataStore, run_id: str) -> None:
+    anything: Any = store
+    await store.create_prompt("ask")
+    await store.create_prompt_version("ask", "hello")
+    for call, words in (
+        (anything.search_registered_models(5), "filter_string must be text"),
+        (anything.search_logged_models(["0"], max_results="5"), "max_results"),
+        (anything.search_experiments(max_results=2.5), "max_results"),
+        (anything.get_prompt_version("ask", None), "neither a version nor an alias"),
+        (anything.log_batch(run_id, None), "metrics must be a list"),
+        (anything.log_batch(run_id, params=5), "params must be a list"),
+    ):
+        with pytest.raises(InvalidParameterError, match=words):
+            await call
+    # A version from nowhere is none of MLflow's errors.
+    await store.create_registered_model("tree")
+    assert (await store.create_model_version("tree", None)).source is None
+    assert (await store.get_model_version("tree", 1)).source is None
+
+
+async def test_latest_versions_have_the_order_of_their_stages(store: MetadataStore) -> None:
+    await store.create_registered_model("tree")
+    for number in range(1, 5):
+        await store.create_model_version("tree", f"/{number}")
+    await store.transition_model_version_stage("tree", 2, "Production")
+    await store.transition_model_version_stage("tree", 3, "Staging")
+    latest = await store.get_latest_versions("tree")
+    assert [each.version for each in latest] == [4, 2, 3]
+
+
+async def test_search_prompts(store: MetadataStore) -> None:
+    await store.create_registered_model("model")
+    for name, tags in (("ask", {"_mlflow_experiment_ids": ",1,12,"}), ("tell", {"team": "a"})):
+        await store.create_prompt(name, tags=tags)
+    for filter_string, expected in (
+        (None, ["ask", "tell"]),
+        ("experiment_id = '1'", ["ask"]),
+        ("name LIKE '%' AND experiment_id = '12'", ["ask"]),
+        ("experiment_id = '2'", []),
+        ("tags.team = 'a'", ["tell"]),
+    ):
+        found = await store.search_prompts(filter_string)
+        assert [each.name for each in found] == expected, filter_string
+    for filter_string, complaint in (
+        ("nothing = 'x'", "column 1: "),
+        ("name = 'a' AND name >", "column 22: "),
+        ("experiment_id != '1'", "column 1: "),
+        ("experiment_id = 'one'", "'one' is not an experiment id"),
+    ):
+        with pytest.raises(InvalidParameterError, match=complaint):
+            await store.search_prompts(filter_string)
+    with pytest.raises(InvalidParameterError, match="experiment_id"):
+        await store.search_registered_models("experiment_id = '1'")
+
+
+async def test_prompts_linked_at_once(store: MetadataStore, run_id: str) -> None:
+    model_id = (await store.create_logged_model("0")).model_id
+    linked = [{"name": f"ask{number}", "version": "1"} for number in range(10)]
+    for each in linked:
+        await store.create_prompt(each["name"])
+        await store.create_prompt_version(each["name"], "hello")
+    await asyncio.gather(
+        *(store.link_prompt_version_to_run(each["name"], 1, run_id) for each in linked),
+        *(store.link_prompt_version_to_model(each["name"], 1, model_id) for each in linked),
+    )
+    for tags in (
+        (await store.get_run(run_id)).data.tags,
+        (await store.get_logged_model(model_id)).tags,
+    ):
+        found = json.loads(tags["mlflow.linkedPrompts"])
+        assert sorted(found, key=lambda each: each["name"]) == linked
+    await store.delete_run(run_id)
+    with pytest.raises(InvalidStateError, match="restore"):
+        await store.link_prompt_version_to_run("ask1", 1, run_id)
+    await store.delete_logged_model(model_id)
+    for missing in (
+        store.link_prompt_version_to_model("ask1", 1, model_id),
+        store.link_prompt_version_to_run("ask1", 1, "nothing"),
+        store.link_prompt_version_to_run("ask1", 2, run_id),
+    ):
+        with pytest.raises(NotFoundError):
+            await missing

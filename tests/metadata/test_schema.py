@@ -86,7 +86,7 @@ def test_each_snapshot_leads_to_the_next() -> None:
 def test_the_installed_mlflow_decides(
     monkeypatch: pytest.MonkeyPatch, revisions: set[str], version: str
 ) -> None:
-    monkeypatch.setattr(installed, "_revisions_of_installed", lambda: revisions)
+    monkeypatch.setattr(installed, "revisions_of_installed", lambda: revisions)
     assert installed.newest_for_installed().mlflow_version == version
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncstore.entities import Metric, Param, Run
+from asyncstore.entities import Dataset, DatasetInput, Metric, Param, Run
 from asyncstore.errors import InvalidParameterError
 
 if TYPE_CHECKING:
@@ -92,6 +92,37 @@ async def test_filters(store: MetadataStore) -> None:
     assert await names(store, ids=[]) == ""
     many = ", ".join(f"'{number}'" for number in range(40_000))
     assert await names(store, f"run_id NOT IN ({many})") == "abcd"
+
+
+async def test_datasets(store: MetadataStore) -> None:
+    made = await make_runs(store)
+    for run, context, *datasets in (
+        ("a", "train", "digits"),
+        ("b", "test", "digits", "Letters"),
+        ("c", "test", "lines"),
+        ("f", "train", "digits"),
+    ):
+        inputs = [
+            DatasetInput(
+                Dataset(name, f"{name}-1", "local", "{}"), {"mlflow.data.context": context}
+            )
+            for name in datasets
+        ]
+        await store.log_inputs(made[run], inputs)
+    for filter_string, found in {
+        "dataset.name = 'digits'": "ab",
+        "dataset.name LIKE 'L%'": "b",
+        "dataset.name ILIKE 'L%'": "bc",
+        "dataset.name IN ('lines', 'digits')": "abc",
+        "dataset.name = 'digits' AND dataset.name = 'Letters'": "b",
+        # Runs with some other dataset; those without any are none of them.
+        "dataset.name != 'digits'": "bc",
+        "dataset.name NOT IN ('digits', 'lines')": "b",
+        "datasets.digest = 'digits-1' AND dataset.context = 'test'": "b",
+        "dataset.context != 'test'": "a",
+    }.items():
+        assert await names(store, filter_string) == found, filter_string
+    assert await names(store, "dataset.name = 'digits'", ids=["0", "1"]) == "abf"
 
 
 async def test_order(store: MetadataStore) -> None:

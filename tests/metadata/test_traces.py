@@ -327,6 +327,7 @@ async def test_search(store: MetadataStore, run_id: str) -> None:
         ("name LIKE '%a' AND tags.team = 'g'", ["gamma"]),
         ("name ILIKE 'ALPHA'", ["Alpha"]),
         ("name RLIKE '^[Ab]'", ["Alpha", "beta"]),
+        ("name RLIKE '^B'", []),
         ("tag.team IS NOT NULL", ["Alpha", "beta", "gamma"]),
         ("tags.nothing IS NULL AND name = 'beta'", ["beta"]),
         ("metadata.user = 'u1'", ["beta"]),
@@ -339,11 +340,13 @@ async def test_search(store: MetadataStore, run_id: str) -> None:
         ("span.type = 'TOOL' AND span.name = 'root'", []),
         ("span.attributes.model = 'm2'", ["gamma"]),
         ("span.attributes.model LIKE '%m1%'", ["beta"]),
-        ("text LIKE '%what is gamma%'", ["gamma"]),
+        ("trace.text LIKE '%what is gamma%'", ["gamma"]),
         ("span.content ILIKE '%WHAT IS ALPHA%'", ["Alpha"]),
         ("feedback.score > 0.4", ["beta", "gamma"]),
         ("feedback.score = '1.0'", ["gamma"]),
-        ("feedback.score = 1.0", ["gamma"]),
+        ("feedback.score = '1'", []),
+        ("feedback.score RLIKE '^[01].0$'", ["Alpha", "gamma"]),
+        ("expectation.expected RLIKE 'Y'", []),
         ("expectation.expected = 'no'", ["Alpha"]),
         ("expectation.expected != 'no'", ["beta", "gamma"]),
         ("expectation.expected LIKE 'y%'", ["beta", "gamma"]),
@@ -369,15 +372,34 @@ async def test_search(store: MetadataStore, run_id: str) -> None:
         ("status > 'x'", "does not allow >"),
         ("span.nothing = 'x'", "span has no 'nothing'"),
         ("prompt != 'x'", "does not allow !="),
-        ("feedback.score > 'x'", "number"),
+        ("feedback.score > 'x'", "column 18: score takes a number"),
+        ("feedback.score = 1.0", "column 18: score takes a quoted text"),
+        ("feedback.score IN ('1')", "does not allow IN"),
+        ("name IN ('beta')", "does not allow IN"),
+        ("run_id NOT IN ('a')", "does not allow NOT IN"),
+        ("name = 'a' AND name RLIKE '('", "column 27: not a regular expression"),
+        ("text LIKE '%a%'", "column 1: text has a prefix, such as trace.text"),
+        ("prompt = 'ask'", "name and version"),
     ):
         with pytest.raises(InvalidParameterError, match=words):
             await names(text)
     with pytest.raises(InvalidParameterError, match="twice"):
         await names(order_by=["name", "name"])
-    for options in ({}, {"experiment_ids": ["0"], "locations": ["0"]}):
-        with pytest.raises(InvalidParameterError, match="locations"):
-            await store.search_traces(**options)  # type: ignore[arg-type]  # the test
+    await store.start_trace(info("of a model", trace_metadata={"mlflow.modelId": "m-1"}))
+    found = await store.search_traces(["0"], None, 10, None, None, "m-1")
+    assert [each.trace_id for each in found] == ["of a model"]
+    await store.delete_traces("0", trace_ids=["of a model"])
+    everywhere = await store.search_traces(filter_string="feedback.nothing IS NULL")
+    assert len(everywhere) == 4
+    bad: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"experiment_ids": ["0"], "locations": ["0"]}, "locations"),
+        ({"max_results": None}, "max_results"),
+        ({"max_results": "5"}, "max_results"),
+        ({"filter_string": 5}, "filter_string must be text"),
+    )
+    for options, words in bad:
+        with pytest.raises(InvalidParameterError, match=words):
+            await store.search_traces(**options)
     with pytest.raises(InvalidParameterError, match="100"):
         await store.link_traces_to_run(["t"] * 101, run_id)
     with pytest.raises(NotFoundError, match="nothing"):
@@ -446,6 +468,7 @@ async def test_assessments(store: MetadataStore) -> None:
     assert (found.rationale, found.metadata) == ("because", {"c": "d"})
     await store.delete_assessment(trace_id, second.assessment_id)
     await store.delete_assessment(trace_id, second.assessment_id)
+    await store.delete_assessment("nothing", second.assessment_id)
     assert (await store.get_assessment(trace_id, first.assessment_id)).valid
     expected = await store.create_assessment(
         Expectation(name="answer", value={"x": 1}, trace_id=trace_id, span_id="1")
@@ -470,7 +493,6 @@ async def test_assessments(store: MetadataStore) -> None:
         store.update_assessment(trace_id, "a-0", name="x"),
         store.create_assessment(Feedback(name="x", trace_id="nothing")),
         store.create_assessment(Feedback(name="x", trace_id=trace_id, overrides="a-0")),
-        store.delete_assessment("nothing", "a-0"),
     ):
         with pytest.raises(NotFoundError):
             await missing
@@ -504,3 +526,30 @@ async def test_traces_on_every_schema(metadata_uri: str, version: str) -> None:
             assert "input_tokens" in trace.info.trace_metadata["mlflow.trace.tokenUsage"]
             await store.create_assessment(Feedback(name="f", value=1, trace_id=trace_id))
         assert await store.delete_traces("0", trace_ids=[trace_id]) == 1
+
+
+async def test_search_by_what_was_said_of_a_session(store: MetadataStore) -> None:
+    other = await store.create_experiment("other")
+    metadata = {"mlflow.trace.session": "s"}
+    of_session = Feedback(name="polite", value=True, metadata=metadata)
+    of_trace = Feedback(name="short", value=True)
+    for trace_id, experiment_id, said in (
+        ("assessed", "0", (of_session, of_trace)),
+        ("sibling", "0", ()),
+        ("elsewhere", other, ()),
+    ):
+        await store.start_trace(
+            TraceInfo(trace_id, experiment_id, 1, trace_metadata=metadata, assessments=said)
+        )
+    await store.start_trace(info("another"))
+
+    async def found(filter_string: str, *experiment_ids: str) -> set[str]:
+        return {each.trace_id for each in await store.search_traces(experiment_ids, filter_string)}
+
+    assert await found("feedback.polite = 'true'", "0") == {"assessed", "sibling"}
+    assert await found("feedback.short = 'true'", "0") == {"assessed"}
+    assert await found("feedback.polite IS NULL", "0") == {"another"}
+    # Sessions are those of the experiments that are searched, as in MLflow.
+    assert await found("feedback.polite = 'true'", other) == set()
+    everywhere = await found("feedback.polite IS NOT NULL", "0", other)
+    assert everywhere == {"assessed", "sibling", "elsewhere"}

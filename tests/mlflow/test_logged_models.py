@@ -192,7 +192,7 @@ async def test_sampled_histories_are_the_same(both: Both) -> None:
 
     def as_list(found: list[entities.MetricWithRunId]) -> list[Any]:
         return [
-            (each.run_id, each.metric.step, each.metric.timestamp, str(each.metric.value))
+            (each.run_id, each.step, each.timestamp, str(each.value))
             for each in found
         ]
 

@@ -143,6 +143,16 @@ def test_an_argument_that_asyncstore_lacks_is_mlflows(
     assert asked == ["search_traces"]
 
 
+@pytest.mark.skipif(MLFLOW_2, reason="MLflow 2 has no deployment jobs")
+def test_deployment_jobs_are_ignored_as_mlflow_does(shared_uri: str) -> None:
+    registry = model_registry_store(f"asyncstore+{shared_uri}")
+    assert registry.create_registered_model("tree", deployment_job_id="1").name == "tree"
+    assert (
+        registry.update_registered_model("tree", "text", deployment_job_id="1").description
+        == "text"
+    )
+
+
 @pytest.mark.parametrize("path", ["", "/", "/:memory:"])
 @pytest.mark.parametrize("make", [tracking_store, model_registry_store])
 def test_a_database_in_memory_is_refused(path: str, make: Any) -> None:

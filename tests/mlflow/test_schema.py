@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import sys
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from asyncstore.metadata.sql.schema.management import (
     upgrade_database,
 )
 from asyncstore.metadata.sql.schema.tables import SNAPSHOTS, load
+from tests.command_line import Cli
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "scripts"))
 import snapshot_schema
@@ -26,6 +30,7 @@ import snapshot_schema
 pytestmark = pytest.mark.anyio
 
 INSTALLED = of_version(version("mlflow"))
+OLDER = [each for each in SNAPSHOTS if load(each).revision in INSTALLED.earlier_revisions]
 
 
 def described(uri: str) -> dict[str, Any]:
@@ -90,9 +95,7 @@ def test_the_installed_mlflow_is_found() -> None:
     assert newest_for_installed() is INSTALLED
 
 
-@pytest.mark.parametrize(
-    "older", [each for each in SNAPSHOTS if load(each).revision in INSTALLED.earlier_revisions]
-)
+@pytest.mark.parametrize("older", OLDER)
 async def test_mlflow_upgrades_what_we_created(shared_uri: str, tmp_path: Path, older: str) -> None:
     await create_database(shared_uri, older)
     async with await MetadataStore.open(shared_uri, str(tmp_path)) as store:
@@ -102,3 +105,28 @@ async def test_mlflow_upgrades_what_we_created(shared_uri: str, tmp_path: Path, 
     assert upgraded.mlflow_version == INSTALLED.mlflow_version
     theirs = SqlAlchemyStore(shared_uri, str(tmp_path))
     assert theirs.get_run(run_id).info.run_name == "before"
+
+
+@pytest.mark.parametrize("older", OLDER[:1])
+def test_upgrading_on_the_command_line(cli: Cli, tmp_path: Path, older: str) -> None:
+    uri = f"sqlite:///{tmp_path}/x.db"
+    assert cli("db", "create", uri, "--for-mlflow", older)[0] == 0
+    status, out, err = cli("db", "upgrade", uri)
+    said = f"MLflow {INSTALLED.mlflow_version}: revision {INSTALLED.revision}, "
+    assert (status, err) == (0, "")
+    assert out == f"{said}{len(INSTALLED.names)} tables\n"
+    status, out, _ = cli("db", "upgrade", uri, "--json")
+    assert status == 0
+    assert json.loads(out)["revision"] == INSTALLED.revision
+
+
+@pytest.mark.parametrize("older", OLDER[:1])
+def test_what_mlflow_said_when_it_failed(cli: Cli, tmp_path: Path, older: str) -> None:
+    uri = f"sqlite:///{tmp_path}/x.db"
+    cli("db", "create", uri, "--for-mlflow", older)
+    # What the next migration makes.
+    with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+        connection.execute("CREATE TABLE logged_models (theirs TEXT)")
+    status, out, err = cli("db", "upgrade", uri)
+    assert (status, out) == (1, "")
+    assert "OperationalError) table logged_models already exists" in err

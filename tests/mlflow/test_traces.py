@@ -206,6 +206,9 @@ SEARCHES: list[tuple[str | None, list[str]]] = [
     ("feedback.score = '0.5'", []),
     ("expectation.expected = 'yes'", []),
     ("expectation.expected != 'yes'", []),
+    ("feedback.score = '2'", []),
+    ("feedback.score != '2.0'", []),
+    ("feedback.score RLIKE '^2'", []),
     ("feedback.nothing IS NULL", []),
     ("expectation.expected IS NOT NULL", []),
 ]
@@ -247,7 +250,11 @@ async def test_bad_calls_get_the_same_error_codes(both: Both) -> None:
             lambda: theirs.link_traces_to_run(["x"] * 101, "r"),
         ),
     ]
-    bad = ("nothing = 'x'", "status > 'x'", "timestamp = 'x'", "span.x = 'y'", "prompt != 'x'")
+    bad = (
+        *("nothing = 'x'", "status > 'x'", "timestamp = 'x'", "span.x = 'y'", "prompt != 'x'"),
+        *("prompt = 'x'", "text LIKE '%x%'", "name IN ('x')", "run_id NOT IN ('x')"),
+        *("feedback.score = 2", "feedback.score > '2'", "expectation.expected IN ('yes')"),
+    )
     calls += [
         (
             lambda t=text: ours.search_traces(["0"], t),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from asyncstore.metadata.filters.parser import parse_filter, parse_order_by
 from asyncstore.metadata.filters.tracking import EXPERIMENTS, RUNS
-from asyncstore.metadata.filters.vocabulary import Comparison, Ordering, Vocabulary
+from asyncstore.metadata.filters.vocabulary import ORDER, Comparison, Ordering, Vocabulary
 
 __all__ = [
     "EXPERIMENTS",
+    "ORDER",
     "RUNS",
     "Comparison",
     "Ordering",

@@ -13,7 +13,14 @@ from typing import Final
 from lark import Lark, Token, Tree, UnexpectedInput
 
 from asyncstore.errors import InvalidParameterError
-from asyncstore.metadata.filters.vocabulary import Comparison, Field, Ordering, Value, Vocabulary
+from asyncstore.metadata.filters.vocabulary import (
+    ORDER,
+    Comparison,
+    Field,
+    Ordering,
+    Value,
+    Vocabulary,
+)
 
 __all__ = ["parse_filter", "parse_order_by"]
 
@@ -185,18 +192,24 @@ def _right_side(tree: Tree[Token], field: Field, source: _Source) -> tuple[str, 
         case "is_not_null", _:
             return "IS NOT NULL", None
         case "compare", [_, Token() as operator, Token() as token]:
-            return operator.upper(), _value(token, field, source)
+            return operator.upper(), _value(token, operator.upper(), field, source)
         case "among" | "not_among" as kind, [*_, Tree() as listed]:
             texts = tuple(_unquoted(str(token)) for token in listed.children)
             return ("IN" if kind == "among" else "NOT IN"), texts
     raise TypeError(tree)
 
 
-def _value(token: Token, field: Field, source: _Source) -> str | int | float:
-    if field.number is None and not (field.or_number and token.type == "NUMBER"):
+def _value(token: Token, operator: str, field: Field, source: _Source) -> str | int | float:
+    if field.number is None and not (field.ordered_by_number and operator in ORDER):
         if token.type != "STRING":
             raise source.error(token, f"{field.key} takes a quoted text, such as '{token}'")
-        return _unquoted(str(token))
+        text = _unquoted(str(token))
+        if operator == "RLIKE":
+            try:
+                re.compile(text)
+            except re.error as error:
+                raise source.error(token, f"not a regular expression: {error}") from error
+        return text
     if token.type != "NUMBER":
         raise source.error(token, f"{field.key} takes a number, without quotes")
     try:
@@ -220,6 +233,8 @@ def _field(token: Token, vocabulary: Vocabulary, source: _Source) -> tuple[str, 
         known = ", ".join(sorted(vocabulary.prefixes))
         raise source.error(token, f"there is no prefix {prefix!r}; there are {known}")
     key = rest if dot else prefix
+    if not dot and key in vocabulary.only_prefixed:
+        raise source.error(token, f"{key} has a prefix, such as {vocabulary.only_prefixed[key]}")
     field = vocabulary.field(entity, key)
     if field is None:
         names = vocabulary.attributes if entity == "attribute" else vocabulary.dataset

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from asyncstore.metadata.filters.vocabulary import LISTED, NUMERIC, TEXT, Field, Vocabulary
 
-__all__ = ["MODEL_VERSIONS", "REGISTERED_MODELS"]
+__all__ = ["MODEL_VERSIONS", "PROMPTS", "REGISTERED_MODELS"]
 
 # What can be ordered by and not filtered by.
 _NONE: frozenset[str] = frozenset()
@@ -21,6 +22,14 @@ REGISTERED_MODELS: Final = Vocabulary(
     keyed={"tag": TEXT},
     dataset={},
     sortable=frozenset({"attribute"}),
+)
+PROMPTS: Final = replace(
+    REGISTERED_MODELS,
+    attributes={
+        **REGISTERED_MODELS.attributes,
+        "experiment_id": Field("experiment_id", frozenset({"="})),
+    },
+    not_sortable=frozenset({"experiment_id"}),
 )
 MODEL_VERSIONS: Final = Vocabulary(
     prefixes=_PREFIXES,

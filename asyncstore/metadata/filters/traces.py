@@ -26,8 +26,8 @@ TRACES: Final = Vocabulary(
         **dict.fromkeys(("execution_time", "execution_time_ms"), _DURATION),
         **dict.fromkeys(("end_time", "end_time_ms"), _END),
         "experiment_id": Field("experiment_id", frozenset()),
-        "name": Field("name", _TEXT | TAGGED),
-        "run_id": Field("run_id", _TEXT | TAGGED),
+        "name": Field("name", _TAGGED),
+        "run_id": Field("run_id", _TAGGED),
         "prompt": Field("prompt", frozenset({"="})),
         "text": Field("text", frozenset({"LIKE", "ILIKE"})),
     },
@@ -42,5 +42,6 @@ TRACES: Final = Vocabulary(
     dataset={},
     sortable=frozenset({"attribute", "tag", "metadata"}),
     not_sortable=frozenset({"prompt", "text", "client_request_id"}),
-    text_or_number=frozenset({"feedback", "expectation"}),
+    ordered_by_number=frozenset({"feedback", "expectation"}),
+    only_prefixed={"text": "trace.text"},
 )

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-__all__ = ["LISTED", "NUMERIC", "TAGGED", "TEXT", "Comparison", "Field", "Ordering", "Vocabulary"]
+__all__ = [
+    "LISTED",
+    "NUMERIC",
+    "ORDER",
+    "TAGGED",
+    "TEXT",
+    "Comparison",
+    "Field",
+    "Ordering",
+    "Vocabulary",
+]
 
 Value = str | int | float | tuple[str, ...] | None
 
-NUMERIC = frozenset({"=", "!=", "<", "<=", ">", ">="})
+ORDER = frozenset({"<", "<=", ">", ">="})
+NUMERIC = ORDER | {"=", "!="}
 TEXT = frozenset({"=", "!=", "LIKE", "ILIKE"})
 LISTED = TEXT | {"IN", "NOT IN"}
 TAGGED = TEXT | {"IS NULL", "IS NOT NULL"}
@@ -23,13 +34,13 @@ class Field:
         key: The key, without aliases.
         operators: The operators it allows.
         number: `int` for whole numbers only, `float` for any, None for text.
-        or_number: Whether a number is as good as text.
+        ordered_by_number: Whether `<` and its like take a number, and the others text.
     """
 
     key: str
     operators: frozenset[str]
     number: type[int] | type[float] | None = None
-    or_number: bool = False
+    ordered_by_number: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +54,8 @@ class Vocabulary:
         dataset: Attributes of datasets.
         sortable: Entities that order_by takes.
         not_sortable: Attributes that order_by does not take.
-        text_or_number: Entities whose values may be numbers or texts.
+        ordered_by_number: Entities whose values are texts, or numbers to `<` and its like.
+        only_prefixed: Attributes that need a prefix, with how they are spelled.
     """
 
     prefixes: Mapping[str, str]
@@ -52,7 +64,8 @@ class Vocabulary:
     dataset: Mapping[str, Field]
     sortable: frozenset[str]
     not_sortable: frozenset[str] = frozenset()
-    text_or_number: frozenset[str] = frozenset()
+    ordered_by_number: frozenset[str] = frozenset()
+    only_prefixed: Mapping[str, str] = field(default_factory=dict)
 
     def field(self, entity: str, key: str) -> Field | None:
         """The field of a key; None when there is no such key."""
@@ -61,7 +74,7 @@ class Vocabulary:
         if entity == "dataset":
             return self.dataset.get(key)
         number = float if entity == "metric" else None
-        return Field(key, self.keyed[entity], number, entity in self.text_or_number)
+        return Field(key, self.keyed[entity], number, entity in self.ordered_by_number)
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,4 @@ class AssessmentMethods(ABC):
         Args:
             trace_id: The trace.
             assessment_id: The assessment.
-
-        Raises:
-            NotFoundError: There is no such trace.
         """

@@ -23,23 +23,25 @@ class ModelVersionMethods(ABC):
     async def create_model_version(
         self,
         name: str,
-        source: str,
+        source: str | None,
         run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
         run_link: str | None = None,
         description: str | None = None,
+        local_model_path: str | None = None,
         model_id: str | None = None,
     ) -> ModelVersion:
         """Create the next version of a model. Versions that are created at once get their own.
 
         Args:
             name: The registered model.
-            source: Where the artifacts are. A `models:/` URI is resolved: what it names is where
-                the version's artifacts are.
+            source: Where the artifacts are; None for nowhere. A `models:/` URI is resolved: what
+                it names is where the version's artifacts are.
             run_id: The run that made it; None takes that of the logged model, if one is named.
             tags: Tags; values up to 100,000 characters. None for none.
             run_link: A link to the run, elsewhere; None for none.
             description: Text, at most 5,000 characters; None for none.
+            local_model_path: Has no meaning here; for MLflow's callers.
             model_id: The logged model that is promoted; None for none.
 
         Returns:
@@ -50,14 +52,11 @@ class ModelVersionMethods(ABC):
         """
 
     @abstractmethod
-    async def copy_model_version(
-        self, name: str, version: int | str, dst_name: str
-    ) -> ModelVersion:
+    async def copy_model_version(self, src_mv: ModelVersion, dst_name: str) -> ModelVersion:
         """Create a version of another model from one, with its tags and description.
 
         Args:
-            name: The model to copy from.
-            version: The version to copy.
+            src_mv: The version to copy.
             dst_name: The model to copy to, created if there is none.
 
         Returns:

@@ -187,3 +187,19 @@ class PromptMethods(ABC):
         Raises:
             NotFoundError: The prompt, its version or the model does not exist.
         """
+
+    @abstractmethod
+    async def link_prompts_to_trace(
+        self, trace_id: str, prompt_versions: Sequence[PromptVersion]
+    ) -> None:
+        """Record that a trace used versions of prompts; `prompt` in a search finds it.
+
+        A tag of the trace says so too, which is where MLflow's user interface looks.
+
+        Args:
+            trace_id: The trace.
+            prompt_versions: The versions; those that are linked already stay so.
+
+        Raises:
+            NotFoundError: There is no such trace.
+        """

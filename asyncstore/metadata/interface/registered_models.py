@@ -25,6 +25,7 @@ class RegisteredModelMethods(ABC):
         name: str,
         tags: Mapping[str, str] | None = None,
         description: str | None = None,
+        deployment_job_id: str | None = None,
     ) -> RegisteredModel:
         """Register a name for versions of a model.
 
@@ -33,12 +34,14 @@ class RegisteredModelMethods(ABC):
             tags: Tags; values up to 100,000 characters (the column of some MLflows: 5,000). None
                 for none.
             description: Text, at most 5,000 characters; None for none.
+            deployment_job_id: None; MLflow's databases have no place for one.
 
         Returns:
             The model.
 
         Raises:
             AlreadyExistsError: The name is taken.
+            UnsupportedError: There is a `deployment_job_id`.
         """
 
     @abstractmethod
@@ -53,15 +56,19 @@ class RegisteredModelMethods(ABC):
         """
 
     @abstractmethod
-    async def update_registered_model(self, name: str, description: str | None) -> RegisteredModel:
+    async def update_registered_model(
+        self, name: str, description: str | None, deployment_job_id: str | None = None
+    ) -> RegisteredModel:
         """Change a model's description.
 
         Args:
             name: The model.
             description: The new text; None for none.
+            deployment_job_id: None; MLflow's databases have no place for one.
 
         Raises:
             NotFoundError: There is none.
+            UnsupportedError: There is a `deployment_job_id`.
         """
 
     @abstractmethod

@@ -118,20 +118,22 @@ class TraceMethods(ABC):
         max_results: int = SEARCH_TRACES_DEFAULT_MAX_RESULTS,
         order_by: Sequence[str] | None = None,
         page_token: str | None = None,
+        model_id: str | None = None,
         locations: Sequence[str] | None = None,
     ) -> PagedList[TraceInfo]:
         """Search traces with MLflow's filter grammar.
 
         Args:
-            experiment_ids: The experiments to search.
+            experiment_ids: The experiments to search; None for all.
             filter_string: Such as ``status = 'ERROR' AND tags.team = 'a' AND
                 metadata.user LIKE 'x%' AND span.name = 'retrieve' AND feedback.score > 0.5``; None
                 for all. What is said of spans must hold for one span.
             max_results: Size of a page, 1 to 50,000.
             order_by: Such as `["timestamp ASC"]`; None and ties: the latest first, then the id.
             page_token: `token` of the page before; None for the first page.
-            locations: The same as `experiment_ids`, by the name that MLflow uses now. One of the
-                two must be given.
+            model_id: Only traces of this logged model; None for all.
+            locations: The same as `experiment_ids`, by the name that MLflow uses now. Only one of
+                the two may be given.
 
         Returns:
             A page; its `token` is None on the last one.

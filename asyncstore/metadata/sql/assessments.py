@@ -128,7 +128,6 @@ class SqlAssessments(SqlStore):
         table = self._tables.assessments
 
         async def delete_one(connection: AsyncConnection) -> None:
-            await _trace_of(connection, self._tables, trace_id)
             one = [table.c.trace_id == trace_id, table.c.assessment_id == assessment_id]
             overrides = (
                 await connection.execute(select(table.c.overrides).where(*one))

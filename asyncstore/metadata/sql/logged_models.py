@@ -21,7 +21,7 @@ from asyncstore.metadata.sql.experiments import DEFAULT_EXPERIMENT_ID, inactive_
 from asyncstore.metadata.sql.schema.tables import Tables
 from asyncstore.metadata.sql.statements import among, chunks, upsert
 
-__all__ = ["STATUS_NUMBERS", "SqlLoggedModels", "read_logged_models"]
+__all__ = ["STATUS_NUMBERS", "SqlLoggedModels", "missing_model", "read_logged_models"]
 
 # As MLflow stores them.
 STATUS_NUMBERS: Final[dict[str, int]] = {
@@ -100,7 +100,7 @@ class SqlLoggedModels(SqlStore):
 
         found = await self._database.read(f"getting logged model {model_id}", get)
         if not found:
-            raise _missing(model_id)
+            raise missing_model(model_id)
         return found[0]
 
     @override
@@ -126,7 +126,7 @@ class SqlLoggedModels(SqlStore):
                 update(models).where(models.c.model_id == model_id).values(**changes)
             )
             if not changed.rowcount:
-                raise _missing(model_id)
+                raise missing_model(model_id)
 
         await self._database.write(doing, change, repeatable=True)
 
@@ -185,7 +185,7 @@ class SqlLoggedModels(SqlStore):
         query = select(models.experiment_id).where(models.model_id == model_id)
         number: int | None = (await connection.execute(query)).scalar_one_or_none()
         if number is None:
-            raise _missing(model_id)
+            raise missing_model(model_id)
         return number
 
 
@@ -303,5 +303,6 @@ def _tags(model_id: str, number: int, tags: Mapping[str, str]) -> list[dict[str,
     ]
 
 
-def _missing(model_id: str) -> NotFoundError:
+def missing_model(model_id: str) -> NotFoundError:
+    """The error for a logged model that does not exist."""
     return NotFoundError(f"logged model {model_id} does not exist")

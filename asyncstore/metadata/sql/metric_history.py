@@ -138,4 +138,8 @@ class SqlMetricHistory(SqlStore):
 
 
 def _with_run_ids(rows: Any) -> list[MetricWithRunId]:
-    return [MetricWithRunId(run_id, metric_from_row(*metric)) for run_id, *metric in rows]
+    found = ((run_id, metric_from_row(*metric)) for run_id, *metric in rows)
+    return [
+        MetricWithRunId(each.key, each.value, each.timestamp, each.step, run_id=run_id)
+        for run_id, each in found
+    ]

@@ -13,12 +13,12 @@ from typing_extensions import override
 
 from asyncstore.databases.errors import RetrySafely
 from asyncstore.entities import ModelVersion, PagedList
-from asyncstore.errors import AlreadyExistsError, InvalidParameterError, NotFoundError
+from asyncstore.errors import AlreadyExistsError, InvalidParameterError
 from asyncstore.metadata import page_tokens, validation, validation_registry
 from asyncstore.metadata.filters import parse_order_by
 from asyncstore.metadata.filters.registry import MODEL_VERSIONS
 from asyncstore.metadata.interface.model_versions import SEARCH_MODEL_VERSION_MAX_RESULTS_DEFAULT
-from asyncstore.metadata.model_uris import is_model_uri, parse_model_uri
+from asyncstore.metadata.model_uris import is_model_uri, named_version, parse_model_uri
 from asyncstore.metadata.sql.base import SqlStore, now_ms
 from asyncstore.metadata.sql.registry_rows import (
     DELETED,
@@ -44,11 +44,12 @@ class SqlModelVersions(SqlStore):
     async def create_model_version(
         self,
         name: str,
-        source: str,
+        source: str | None,
         run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
         run_link: str | None = None,
         description: str | None = None,
+        local_model_path: str | None = None,
         model_id: str | None = None,
     ) -> ModelVersion:
         validation_registry.model_name(name)
@@ -110,31 +111,20 @@ class SqlModelVersions(SqlStore):
 
         return await self._database.write(f"creating a version of {name!r}", create)
 
-    async def _resolve(self, source: str) -> tuple[str, str | None]:
+    async def _resolve(self, source: str | None) -> tuple[str | None, str | None]:
         """Where the artifacts of a source are, and the run of the logged model that it names."""
-        if not is_model_uri(source):
+        if source is None or not is_model_uri(source):
             return source, None
         uri = parse_model_uri(source)
         if uri.model_id is not None:
             model = await self.get_logged_model(uri.model_id)
             return model.artifact_location, model.source_run_id
-        name = uri.name or ""
-        if uri.version is not None:
-            return await self.get_model_version_download_uri(name, uri.version), None
-        if uri.alias is not None:
-            version = (await self.get_model_version_by_alias(name, uri.alias)).version
-        else:
-            latest = await self.get_latest_versions(name, [uri.stage or ""])
-            if not latest:
-                raise NotFoundError(f"{source}: no version of {name!r} is at this stage")
-            version = latest[0].version
-        return await self.get_model_version_download_uri(name, version), None
+        version = await named_version(self, source)
+        return await self.get_model_version_download_uri(version.name, version.version), None
 
     @override
-    async def copy_model_version(
-        self, name: str, version: int | str, dst_name: str
-    ) -> ModelVersion:
-        old = await self.get_model_version(name, version)
+    async def copy_model_version(self, src_mv: ModelVersion, dst_name: str) -> ModelVersion:
+        old = await self.get_model_version(src_mv.name, src_mv.version)
         with suppress(AlreadyExistsError):
             await self.create_registered_model(dst_name)
         return await self.create_model_version(

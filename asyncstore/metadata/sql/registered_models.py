@@ -13,7 +13,7 @@ from typing_extensions import override
 from asyncstore.entities import ModelVersion, PagedList, RegisteredModel
 from asyncstore.errors import AlreadyExistsError, InvalidParameterError
 from asyncstore.metadata import page_tokens, validation, validation_registry
-from asyncstore.metadata.filters import parse_order_by
+from asyncstore.metadata.filters import Comparison, parse_order_by
 from asyncstore.metadata.filters.registry import REGISTERED_MODELS
 from asyncstore.metadata.interface.registered_models import (
     SEARCH_REGISTERED_MODEL_MAX_RESULTS_DEFAULT,
@@ -45,7 +45,9 @@ class SqlRegisteredModels(SqlStore):
         name: str,
         tags: Mapping[str, str] | None = None,
         description: str | None = None,
+        deployment_job_id: str | None = None,
     ) -> RegisteredModel:
+        validation_registry.no_deployment_job(deployment_job_id)
         validation_registry.model_name(name)
         wanted = dict(tags or {})
         for key, value in wanted.items():
@@ -91,7 +93,10 @@ class SqlRegisteredModels(SqlStore):
         return select(models).where(self._tables.in_workspace(models), models.c.name == name)
 
     @override
-    async def update_registered_model(self, name: str, description: str | None) -> RegisteredModel:
+    async def update_registered_model(
+        self, name: str, description: str | None, deployment_job_id: str | None = None
+    ) -> RegisteredModel:
+        validation_registry.no_deployment_job(deployment_job_id)
         validation_registry.model_name(name)
 
         async def change(connection: AsyncConnection) -> RegisteredModel:
@@ -153,9 +158,18 @@ class SqlRegisteredModels(SqlStore):
         order_by: Sequence[str] | None = None,
         page_token: str | None = None,
     ) -> PagedList[RegisteredModel]:
+        comparisons = await parsed(filter_string, REGISTERED_MODELS)
+        return await self._search_models(comparisons, max_results, order_by, page_token)
+
+    async def _search_models(
+        self,
+        comparisons: Sequence[Comparison],
+        max_results: int,
+        order_by: Sequence[str] | None,
+        page_token: str | None,
+    ) -> PagedList[RegisteredModel]:
         size = validation_registry.registry_max_results(max_results, MAX_RESULTS_THRESHOLD)
         offset = page_tokens.read_offset(page_token)
-        comparisons = await parsed(filter_string, REGISTERED_MODELS)
         models, tags = self._tables.registered_models, self._tables.registered_model_tags
         conditions: list[ColumnElement[bool]] = [
             compare(models.c[each.key], each, self._dialect)

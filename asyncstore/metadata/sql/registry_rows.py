@@ -140,6 +140,7 @@ async def _latest(
             versions.c.name,
             versions.c.current_stage,
             func.max(versions.c.version).label("version"),
+            func.min(versions.c.version).label("oldest"),
         )
         .where(
             tables.in_workspace(versions),
@@ -156,7 +157,8 @@ async def _latest(
             and_(versions.c.name == newest.c.name, versions.c.version == newest.c.version),
         )
         .where(tables.in_workspace(versions))
-        .order_by(versions.c.name, versions.c.version)
+        # As MLflow has them: the stage that was reached first comes first.
+        .order_by(versions.c.name, newest.c.oldest)
     )
     return await read_versions(connection, tables, query)
 

@@ -129,6 +129,8 @@ class SqlSearch(SqlStore):
 
 async def parsed(text: str | None, vocabulary: Vocabulary) -> list[Comparison]:
     """The comparisons of a filter, without a stall for a long one."""
+    if text is not None and not isinstance(text, str):
+        raise InvalidParameterError(f"filter_string must be text, not {text!r:.80}")
     if text and len(text) > LONG_FILTER:
         return await anyio.to_thread.run_sync(parse_filter, text, vocabulary)
     return parse_filter(text, vocabulary)
@@ -171,22 +173,26 @@ def _run_condition(comparison: Comparison, tables: Tables, dialect: str) -> Colu
 
 def _dataset_condition(comparison: Comparison, tables: Tables, dialect: str) -> ColumnElement[bool]:
     inputs, datasets = tables.inputs, tables.datasets
-    row = (
-        select(inputs.c.input_uuid)
+    # No word of the run in here, so that databases look this up once and not for each run.
+    of_runs = (
+        select(inputs.c.destination_id)
         .join(datasets, inputs.c.source_id == datasets.c.dataset_uuid)
-        .where(inputs.c.destination_id == tables.runs.c.run_uuid)
+        .where(inputs.c.source_type == "DATASET", inputs.c.destination_type == "RUN")
     )
+    column: ColumnElement[Any]
     if comparison.key == "context":
         input_tags = tables.input_tags
-        row = row.join(
+        column = input_tags.c.value
+        of_runs = of_runs.join(
             input_tags,
             and_(
                 input_tags.c.input_uuid == inputs.c.input_uuid,
                 input_tags.c.name == DATASET_CONTEXT_TAG,
             ),
         )
-        return row.where(compare(input_tags.c.value, comparison, dialect)).exists()
-    return row.where(compare(datasets.c[comparison.key], comparison, dialect)).exists()
+    else:
+        column = datasets.c[comparison.key]
+    return tables.runs.c.run_uuid.in_(of_runs.where(compare(column, comparison, dialect)))
 
 
 def _experiment_condition(

@@ -13,18 +13,19 @@ from typing_extensions import override
 from asyncstore.entities import PagedList, TraceInfo
 from asyncstore.errors import InvalidParameterError
 from asyncstore.metadata import page_tokens, validation
-from asyncstore.metadata.filters import Comparison, Ordering, parse_order_by
+from asyncstore.metadata.filters import ORDER, Comparison, Ordering, parse_order_by
 from asyncstore.metadata.filters.traces import TRACES
 from asyncstore.metadata.interface.traces import SEARCH_TRACES_DEFAULT_MAX_RESULTS
 from asyncstore.metadata.sql.base import SqlStore
 from asyncstore.metadata.sql.search import compare, page, parsed
-from asyncstore.metadata.sql.statements import among
+from asyncstore.metadata.sql.statements import among, compare_exactly, matches
 from asyncstore.metadata.sql.trace_columns import NAME_TAG, SESSION_KEY
 from asyncstore.metadata.sql.trace_rows import read_trace_infos
 
 __all__ = ["SqlSearchTraces"]
 
 SOURCE_RUN_KEY = "mlflow.sourceRun"
+MODEL_KEY = "mlflow.modelId"
 _SPAN_COLUMNS = ("name", "type", "status", "content")
 # What attributes of a trace are kept as.
 _AS_TAG = {"name": NAME_TAG}
@@ -44,19 +45,28 @@ class SqlSearchTraces(SqlStore):
         max_results: int = SEARCH_TRACES_DEFAULT_MAX_RESULTS,
         order_by: Sequence[str] | None = None,
         page_token: str | None = None,
+        model_id: str | None = None,
         locations: Sequence[str] | None = None,
     ) -> PagedList[TraceInfo]:
-        where = locations if locations is not None else experiment_ids
-        if where is None or (locations is not None and experiment_ids is not None):
-            raise InvalidParameterError("give experiment_ids or locations, one of the two")
+        if locations is not None and experiment_ids is not None:
+            raise InvalidParameterError("give experiment_ids or locations, and not both")
+        if max_results is None:
+            raise InvalidParameterError("max_results must be a number, not None")
         validation.max_results(max_results)
         offset = page_tokens.read_offset(page_token)
-        numbers = [validation.experiment_id_number(each) for each in where]
+        where = locations if locations is not None else experiment_ids
+        numbers = None if where is None else list(map(validation.experiment_id_number, where))
         comparisons = [_resolved(each) for each in await parsed(filter_string, TRACES)]
+        if model_id is not None:
+            comparisons.append(Comparison("metadata", MODEL_KEY, "=", model_id))
         traces = self._tables.trace_info
         query = select(traces).where(
-            among(self._dialect, traces.c.experiment_id, numbers),
-            *(self._trace_condition(each) for each in comparisons if each.entity != "span"),
+            self._in(traces.c.experiment_id, numbers),
+            *(
+                self._trace_condition(each, numbers)
+                for each in comparisons
+                if each.entity != "span"
+            ),
             *self._of_one_span([each for each in comparisons if each.entity == "span"]),
         )
         query = self._traces_ordered(
@@ -70,15 +80,27 @@ class SqlSearchTraces(SqlStore):
         found = await self._database.read("searching traces", search)
         return page(found, offset, max_results)
 
-    def _trace_condition(self, comparison: Comparison) -> ColumnElement[bool]:
+    def _in(
+        self, column: ColumnElement[Any], experiments: Sequence[int] | None
+    ) -> ColumnElement[bool]:
+        return true() if experiments is None else among(self._dialect, column, experiments)
+
+    def _trace_condition(
+        self, comparison: Comparison, experiments: Sequence[int] | None
+    ) -> ColumnElement[bool]:
         key = comparison.key
         match comparison.entity:
             case "tag" | "metadata":
                 return self._text_condition(comparison)
             case "feedback" | "expectation" | "issue":
-                return self._assessment_condition(comparison)
+                return self._assessment_condition(comparison, experiments)
         if key == "prompt":
-            return self._linked("prompt_version", str(comparison.value))
+            version = str(comparison.value)
+            if version.count("/") != 1:
+                raise InvalidParameterError(
+                    f"filter_string: prompt takes name and version as 'name/1', not {version!r}"
+                )
+            return self._linked("prompt_version", version)
         return self._compare(self._trace_column(key), comparison)
 
     def _trace_column(self, key: str) -> ColumnElement[Any]:
@@ -97,7 +119,7 @@ class SqlSearchTraces(SqlStore):
             case "IS NOT NULL":
                 return column.is_not(None)
             case "RLIKE":
-                return column.regexp_match(str(comparison.value))
+                return matches(self._dialect, column, str(comparison.value))
         return compare(column, comparison, self._dialect)
 
     def _text_condition(self, comparison: Comparison) -> ColumnElement[bool]:
@@ -164,7 +186,9 @@ class SqlSearchTraces(SqlStore):
         pattern = Comparison("span", "content", operator, f'%"{attribute}"{comparison.value}%')
         return compare(content, pattern, self._dialect)
 
-    def _assessment_condition(self, comparison: Comparison) -> ColumnElement[bool]:
+    def _assessment_condition(
+        self, comparison: Comparison, experiments: Sequence[int] | None
+    ) -> ColumnElement[bool]:
         table, traces = self._tables.assessments, self._tables.trace_info.c
         if comparison.entity == "issue":
             of_issue = select(table.c.trace_id).where(
@@ -181,51 +205,55 @@ class SqlSearchTraces(SqlStore):
         if comparison.operator not in ("IS NULL", "IS NOT NULL"):
             conditions.append(self._value_condition(comparison))
         found = select(table.c.trace_id).where(table.c.trace_id == traces.request_id, *conditions)
-        said = or_(found.exists(), *self._said_of_session(conditions))
+        said = or_(found.exists(), *self._said_of_session(conditions, experiments))
         return not_(said) if comparison.operator == "IS NULL" else said
 
     def _said_of_session(
-        self, conditions: Sequence[ColumnElement[bool]]
+        self, conditions: Sequence[ColumnElement[bool]], experiments: Sequence[int] | None
     ) -> list[ColumnElement[bool]]:
         """Whether a trace is of a session that was assessed as a whole."""
         traces, table = self._tables.trace_info, self._tables.assessments
         if "session_id" not in traces.c:
             return []
+        # No word of the trace outside, so that databases look the sessions up once.
         assessed = traces.alias()
         sessions = (
             select(assessed.c.session_id)
             .join(table, table.c.trace_id == assessed.c.request_id)
             .where(
                 assessed.c.session_id.is_not(None),
-                assessed.c.experiment_id == traces.c.experiment_id,
+                self._in(assessed.c.experiment_id, experiments),
                 table.c.assessment_metadata.contains(f'"{SESSION_KEY}":', autoescape=True),
                 *conditions,
             )
         )
-        return [traces.c.session_id.in_(sessions)]
+        # Without a session it is false and not NULL, so that IS NULL can turn it round.
+        return [and_(traces.c.session_id.is_not(None), traces.c.session_id.in_(sessions))]
 
     def _value_condition(self, comparison: Comparison) -> ColumnElement[bool]:
         table, value = self._tables.assessments, comparison.value
         operator = comparison.operator
-        if operator in ("<", "<=", ">", ">="):
-            if "aggregate_value" not in table.c or isinstance(value, str):
+        if operator in ORDER:
+            if "aggregate_value" not in table.c:
                 raise InvalidParameterError(
-                    f"filter_string: {comparison.entity}.{comparison.key} {operator} takes a "
-                    "number, and a database of MLflow 3.17 or newer"
+                    f"filter_string: {comparison.entity}.{comparison.key} {operator} needs a "
+                    "database of MLflow 3.17 or newer"
                 )
-            number = Comparison(comparison.entity, comparison.key, operator, value)
             return and_(
                 table.c.is_numeric_value == true(),
-                compare(table.c.aggregate_value, number, self._dialect),
+                compare(table.c.aggregate_value, comparison, self._dialect),
             )
+        text = str(value)
         # Values are JSON: texts have quotes there, numbers and truth values have none.
-        spelled = [json.dumps(value), str(value)]
         if operator in ("=", "!="):
-            same = or_(*(table.c.value == text for text in spelled))
+            spelled = (json.dumps(text), text)
+            same = or_(
+                *(compare_exactly(self._dialect, table.c.value, "=", each) for each in spelled)
+            )
             return same if operator == "=" else not_(same)
         if operator == "RLIKE":
-            return table.c.value.regexp_match(str(value))
-        patterns = [f'"{value}"', str(value)]
+            return matches(self._dialect, table.c.value, text)
+        patterns = [f'"{text}"', text]
         return or_(
             *(
                 compare(

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     Executable,
     LargeBinary,
+    Select,
     String,
     Table,
     and_,
@@ -24,6 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from asyncstore.errors import InvalidParameterError
 from asyncstore.metadata.sql.merge import Merge
 
 __all__ = [
@@ -33,6 +35,8 @@ __all__ = [
     "compare_exactly",
     "greater",
     "insert_missing",
+    "locked",
+    "matches",
     "parameter",
     "upsert",
 ]
@@ -150,6 +154,16 @@ def compare_exactly(
     return or_(plain, exact) if operator == "!=" else and_(plain, exact)
 
 
+def matches(dialect: str, column: ColumnElement[Any], pattern: str) -> ColumnElement[bool]:
+    """Whether a text matches a regular expression, with upper and lower case told apart."""
+    if dialect == "mssql":
+        raise InvalidParameterError("SQL Server has no RLIKE; use LIKE or ILIKE")
+    if dialect == "mysql":
+        exact = cast(literal(pattern), LargeBinary())
+        return cast(column, LargeBinary()).op("REGEXP", is_comparison=True)(exact)
+    return column.regexp_match(pattern)
+
+
 def greater(
     dialect: str, columns: Sequence[ColumnElement[Any]], others: Sequence[Any]
 ) -> ColumnElement[bool]:
@@ -162,6 +176,12 @@ def greater(
     if not rest:
         return first
     return or_(first, and_(column == other, greater(dialect, rest, other_rest)))
+
+
+def locked(query: Select[Any], table: Table) -> Select[Any]:
+    """A query in a transaction that writes, which holds its rows of a table until the end."""
+    # Others may go on to refer to the rows. SQL Server has a hint, and SQLite locks everything.
+    return query.with_hint(table, "WITH (UPDLOCK)", "mssql").with_for_update(key_share=True)
 
 
 def chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -8,7 +8,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from asyncstore.concurrency import opened_in_own_task, shielded
 from asyncstore.errors import InvalidStateError
-from asyncstore.metadata.prompts import PromptsAsModels
 from asyncstore.metadata.sql import locations
 from asyncstore.metadata.sql.assessments import SqlAssessments
 from asyncstore.metadata.sql.base import now_ms
@@ -20,7 +19,7 @@ from asyncstore.metadata.sql.logged import SqlLogged
 from asyncstore.metadata.sql.logged_models import SqlLoggedModels
 from asyncstore.metadata.sql.metric_history import SqlMetricHistory
 from asyncstore.metadata.sql.model_versions import SqlModelVersions
-from asyncstore.metadata.sql.registered_models import SqlRegisteredModels
+from asyncstore.metadata.sql.prompts import SqlPrompts
 from asyncstore.metadata.sql.runs import SqlRuns
 from asyncstore.metadata.sql.schema.create import create_schema, find_schema
 from asyncstore.metadata.sql.schema.installed import newest_for_installed
@@ -48,9 +47,8 @@ class SqlMetadataStore(
     SqlSpans,
     SqlSearchTraces,
     SqlAssessments,
-    SqlRegisteredModels,
     SqlModelVersions,
-    PromptsAsModels,
+    SqlPrompts,
     SqlDeletion,
 ):
     """MLflow's metadata in SQLite or PostgreSQL; opened by `MetadataStore.open`."""

@@ -10,7 +10,7 @@ from asyncstore.metadata.sql.schema.tables import SNAPSHOTS, Tables, load
 from asyncstore.metadata.sql.statements import insert_missing
 from asyncstore.uris import redact
 
-__all__ = ["create_schema", "find_revisions", "find_schema"]
+__all__ = ["create_schema", "find_revisions", "find_schema", "is_older"]
 
 # Any number that nobody else takes for a PostgreSQL advisory lock of this database.
 _CREATION_LOCK = 0x6D6C666C6F77
@@ -84,8 +84,7 @@ def _at(revisions: list[str], shown: str) -> Tables:
             return tables
     listed = ", ".join(revisions)
     for version in SNAPSHOTS:
-        tables = load(version)
-        if set(revisions) <= set(tables.earlier_revisions):
+        if is_older(revisions, version):
             raise SchemaMismatchError(
                 f"{shown} is at schema revision {listed}, which is older than MLflow {version}'s. "
                 f"Take a backup, then run: asyncstore db upgrade '{shown}'"
@@ -95,6 +94,12 @@ def _at(revisions: list[str], shown: str) -> Tables:
         f"it knows those of MLflow {', '.join(SNAPSHOTS)}. If a newer MLflow made the database, "
         "run: pip install --upgrade asyncstore"
     )
+
+
+def is_older(revisions: list[str], version: str = SNAPSHOTS[-1]) -> bool:
+    """Whether MLflow's migrations lead from these revisions to that version, and none is known."""
+    known = {load(each).revision for each in SNAPSHOTS}
+    return bool(revisions) and set(revisions) <= {*load(version).earlier_revisions} - known
 
 
 def create_schema(connection: Connection, uri: str, tables: Tables) -> Tables:

@@ -9,7 +9,7 @@ from pathlib import Path
 from asyncstore.errors import InvalidParameterError
 from asyncstore.metadata.sql.schema.tables import SNAPSHOTS, Tables, load
 
-__all__ = ["newest_for_installed", "of_version"]
+__all__ = ["newest_for_installed", "of_version", "revisions_of_installed"]
 
 _REVISION = re.compile(r"""^revision(?:: str)? = ["'](\w+)["']""", re.MULTILINE)
 
@@ -20,7 +20,7 @@ def newest_for_installed() -> Tables:
     Returns:
         That schema; the newest of all where no MLflow is installed, or none that is known.
     """
-    known = _revisions_of_installed()
+    known = revisions_of_installed()
     for version in reversed(SNAPSHOTS):
         tables = load(version)
         if tables.revision in known:
@@ -45,7 +45,8 @@ def of_version(version: str) -> Tables:
     )
 
 
-def _revisions_of_installed() -> set[str]:
+def revisions_of_installed() -> set[str]:
+    """The revisions that the installed MLflow has migrations for; none where it is missing."""
     # Importing MLflow takes seconds; its migrations name their revisions.
     spec = find_spec("mlflow")
     if spec is None or spec.origin is None:

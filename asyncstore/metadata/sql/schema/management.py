@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
@@ -17,14 +18,38 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from asyncstore.concurrency import shielded
-from asyncstore.errors import AlreadyExistsError, AsyncStoreError, MissingDependencyError
+from asyncstore.errors import (
+    AlreadyExistsError,
+    AsyncStoreError,
+    MissingDependencyError,
+    SchemaMismatchError,
+)
 from asyncstore.metadata.sql.database import CLOSE_WITHIN, Database
-from asyncstore.metadata.sql.schema.create import create_schema, find_revisions, find_schema
-from asyncstore.metadata.sql.schema.installed import newest_for_installed, of_version
+from asyncstore.metadata.sql.schema.create import (
+    create_schema,
+    find_revisions,
+    find_schema,
+    is_older,
+)
+from asyncstore.metadata.sql.schema.installed import (
+    newest_for_installed,
+    of_version,
+    revisions_of_installed,
+)
 from asyncstore.metadata.sql.schema.tables import SNAPSHOTS, Tables
 from asyncstore.uris import redact
 
-__all__ = ["SchemaStatus", "create_database", "database_status", "upgrade_database"]
+__all__ = [
+    "SchemaStatus",
+    "create_database",
+    "database_status",
+    "is_missing_file",
+    "upgrade_database",
+]
+
+_EMPTY = "the database is empty; asyncstore db create makes it"
+# The line of a traceback that says what happened, which SQLAlchemy writes more behind.
+_ERROR = re.compile(r"(?:[\w.]+\.)?\w*(?:Error|Exception)\b.*")
 
 
 @dataclass(frozen=True)
@@ -56,8 +81,8 @@ async def database_status(uri: str) -> SchemaStatus:
     Raises:
         UnavailableError: The database cannot be reached.
     """
-    if await _is_missing_file(uri):
-        return SchemaStatus(None, advice="the database is empty; asyncstore db create makes it")
+    if await is_missing_file(uri):
+        return SchemaStatus(None, advice=_EMPTY)
 
     async def look(connection: AsyncConnection) -> SchemaStatus:
         revisions = await connection.run_sync(find_revisions)
@@ -67,7 +92,7 @@ async def database_status(uri: str) -> SchemaStatus:
         except AsyncStoreError as error:
             return SchemaStatus(revision, advice=str(error))
         if found is None:
-            return SchemaStatus(None, advice="the database is empty; asyncstore db create makes it")
+            return SchemaStatus(None, advice=_EMPTY)
         return SchemaStatus(found.revision, found.mlflow_version, len(found.names))
 
     async with _connected(uri) as database:
@@ -115,6 +140,8 @@ async def create_database(uri: str, for_mlflow: str | None = None) -> SchemaStat
 async def upgrade_database(uri: str) -> SchemaStatus:
     """Have the MLflow that is installed beside asyncstore run its migrations.
 
+    Looks first: nothing is written to a database that they cannot bring to a schema that is known.
+
     Args:
         uri: The database, as MLflow names it. Take a backup first.
 
@@ -123,7 +150,10 @@ async def upgrade_database(uri: str) -> SchemaStatus:
 
     Raises:
         MissingDependencyError: No MLflow is installed here; the message says what to run instead.
-        AsyncStoreError: MLflow failed; with its last words.
+        SchemaMismatchError: The database is empty, holds something else, or is at a revision that
+            asyncstore or the installed MLflow does not know.
+        UnavailableError: The database cannot be reached.
+        AsyncStoreError: MLflow failed; with what it said.
 
     A cancellation waits for MLflow: migrations that are cut off may leave a database half changed.
     """
@@ -132,16 +162,43 @@ async def upgrade_database(uri: str) -> SchemaStatus:
             "MLflow's migrations are MLflow's, and none is installed here; where it is, run: "
             f"pip install 'mlflow=={SNAPSHOTS[-1]}' && mlflow db upgrade '{redact(uri)}'"
         )
+    await _check_upgradable(uri)
     command = [sys.executable, "-m", "mlflow", "db", "upgrade", uri]
     with anyio.CancelScope(shield=True):
         done = await anyio.run_process(command, check=False, stderr=subprocess.STDOUT)
     if done.returncode:
-        words = done.stdout.decode(errors="replace").strip().splitlines() or ["no words"]
-        raise AsyncStoreError(f"mlflow db upgrade {redact(uri)}: {redact(words[-1])}")
+        words = _telling_line(done.stdout.decode(errors="replace"))
+        raise AsyncStoreError(f"mlflow db upgrade {redact(uri)}: {redact(words)}")
     return await database_status(uri)
 
 
-async def _is_missing_file(uri: str) -> bool:
+async def _check_upgradable(uri: str) -> None:
+    if await is_missing_file(uri):
+        raise SchemaMismatchError(f"{redact(uri)}: {_EMPTY}")
+
+    async def look(connection: AsyncConnection) -> list[str]:
+        revisions = await connection.run_sync(find_revisions)
+        # MLflow would take the tables of a storage of artifacts for its own.
+        if not is_older(revisions) and await connection.run_sync(find_schema, uri) is None:
+            raise SchemaMismatchError(f"{redact(uri)}: {_EMPTY}")
+        return revisions
+
+    async with _connected(uri) as database:
+        revisions = await database.read("looking at the schema", look)
+    if not set(revisions) <= await anyio.to_thread.run_sync(revisions_of_installed):
+        raise SchemaMismatchError(
+            f"{redact(uri)} is at schema revision {', '.join(revisions)}, which the installed "
+            "MLflow does not know; run: pip install --upgrade mlflow"
+        )
+
+
+def _telling_line(output: str) -> str:
+    lines = output.strip().splitlines() or ["no words"]
+    return next((line for line in reversed(lines) if _ERROR.match(line)), lines[-1])
+
+
+async def is_missing_file(uri: str) -> bool:
+    """Whether a URI names a file of SQLite that is not there, and that opening would make."""
     if not uri.startswith("sqlite"):
         return False
     path = make_url(uri).database
