@@ -259,7 +259,11 @@ def test_a_body_has_a_longest_length_and_an_artifact_has_its_own(chunked: bool) 
 
     echo = Echo()
     with _client(_bodies(1000, 5000), echo=echo) as client:
-        for method, path, limit in (("POST", RUNS, 1000), ("PUT", ARTIFACT, 5000)):
+        for method, path, limit in (
+            ("POST", RUNS, 1000),
+            ("POST", "/api/2.0/mlflow-artifacts/mpu/create/a", 1000),
+            ("PUT", ARTIFACT, 5000),
+        ):
             whole = client.request(method, path, content=content(limit))
             assert (whole.status_code, whole.json()["length"]) == (200, limit)
             refused = client.request(method, path, content=content(limit + 100))
@@ -267,7 +271,7 @@ def test_a_body_has_a_longest_length_and_an_artifact_has_its_own(chunked: bool) 
             assert refused.json()["error_code"] == "INVALID_PARAMETER_VALUE"
             assert str(limit) in refused.json()["message"]
     # One with a length is refused before the application sees it.
-    assert echo.ends == (["whole", "gone"] * 2 if chunked else ["whole"] * 2)
+    assert echo.ends == (["whole", "gone"] * 3 if chunked else ["whole"] * 3)
 
 
 def test_artifacts_have_no_longest_length_unless_it_is_set() -> None:
