@@ -97,7 +97,7 @@ def test_a_worker_that_has_ended_is_not_in_flight(tmp_path: Path) -> None:
         from asyncstore.server.metrics import ServerMetrics
         metrics = ServerMetrics(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         metrics.in_flight.inc()
-        metrics.total.labels("GET", "/", "200").inc()
+        metrics.ended(("GET", "/", "200"), 0.1)
         sys.stdout.buffer.write(metrics.text())
     """
     environment = {"PATH": os.defpath, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
@@ -167,6 +167,24 @@ def test_a_reader_that_is_slow_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) 
     assert lines[-1] == "later"
     assert [int(each) for each in lines[:-2]] == list(range(len(lines) - 2))
     assert dropped + len(lines) - 2 == 20
+
+
+def test_lines_of_several_workers_do_not_mix() -> None:
+    written: list[str] = []
+
+    class Pipe(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    writer = LineWriter(Pipe())
+    lines = [str(number) * 50 for number in range(1000)]
+    for line in lines:
+        writer.write(line)
+    writer.close()
+    assert "".join(written).splitlines() == lines
+    assert len(written) > 1
+    assert all(len(each) <= access_log.MAX_BLOCK and each.endswith("\n") for each in written)
 
 
 def test_a_log_that_cannot_be_written_stops_nothing() -> None:
