@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asyncstore.server import access_log
+from asyncstore.server import access_log, create_app
 from asyncstore.server.access_log import AccessLogMiddleware, LineWriter
 from asyncstore.server.metrics import MetricsMiddleware, MetricsPage, ServerMetrics
 from asyncstore.server.telemetry import TelemetryMiddleware
@@ -226,3 +226,17 @@ def test_a_request_is_a_span_below_the_client_s(exporter: InMemorySpanExporter) 
     assert good.attributes["http.response.status_code"] == 200
     assert "s3cr3t" not in good.to_json()
     assert (bad.name, bad.status.is_ok) == ("GET", False)
+
+
+def test_the_server_has_one_span_for_a_request_and_no_query_in_it(
+    exporter: InMemorySpanExporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exporter.clear()
+    monkeypatch.setenv("ASYNCSTORE_SERVER_TELEMETRY", "true")
+    with served(create_app(f"sqlite:///{tmp_path}/mlflow.db")) as url:
+        path = "/api/2.0/mlflow/experiments/get-by-name"
+        query = {"experiment_name": "Default", "token": "s3cr3t"}
+        assert httpx.get(url + path, params=query).status_code == 200
+    (span,) = exporter.get_finished_spans()
+    assert span.name == f"GET {path}"
+    assert "s3cr3t" not in span.to_json()
