@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import mlflow
 import pytest
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from packaging.version import Version
 
 from tests.server.http import Answer, request
@@ -21,6 +22,7 @@ if Version(mlflow.__version__) < Version("3.17"):
     pytest.skip("the reference answers of MLflow 3.17", allow_module_level=True)
 
 NAMES = ("text.txt", "MLmodel", "a b.png", "größe.csv", "page.html", "x.svg", "data.bin", "x.js")
+DIRECTORIES = "/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories"
 
 
 class Pair(NamedTuple):
@@ -55,7 +57,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         model = client.create_logged_model(experiment, "model")
         for name in NAMES:
             client.log_text(run_id, f"content of {name}", f"files/{name}")
-        repository = mlflow.artifacts.get_artifact_repository(model.artifact_location)
+        repository: Any = get_artifact_repository(model.artifact_location)
         path = directory / "MLmodel"
         path.write_text("flavors: {}")
         repository.log_artifact(str(path))
@@ -74,9 +76,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         "/api/2.0/mlflow-artifacts/artifacts",
         "/api/2.0/mlflow-artifacts/artifacts?path=1/{run_id}/artifacts/files",
         "/ajax-api/2.0/mlflow-artifacts/artifacts?path=missing",
-        "/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories",
-        "/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories"
-        "?artifact_directory_path=deep",
+        DIRECTORIES,
+        f"{DIRECTORIES}?artifact_directory_path=deep",
     ],
 )
 def test_listings(pair: Pair, path: str) -> None:
