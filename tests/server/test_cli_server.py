@@ -158,6 +158,13 @@ def test_what_is_in_flight_finishes_before_it_stops(start: Start) -> None:
     assert (server.directory / "mlartifacts" / "late.txt").read_bytes() == b"halfhalf"
 
 
+def test_an_upload_whose_client_falls_silent_leaves_nothing(start: Start) -> None:
+    server = start(environment={"ASYNCSTORE_SERVER_CLIENT_TIMEOUT": "1"})
+    answer = _Upload(server, "never.txt").answer()
+    assert answer.startswith("HTTP/1.1 408 ")
+    assert _stored(server) == []
+
+
 def test_what_does_not_finish_in_time_fails_with_an_answer_and_leaves_nothing(
     start: Start,
 ) -> None:
@@ -168,8 +175,11 @@ def test_what_does_not_finish_in_time_fails_with_an_answer_and_leaves_nothing(
     assert answer.startswith("HTTP/1.1 503 ")
     assert "TEMPORARILY_UNAVAILABLE" in answer
     assert server.process.wait(30) == 0
-    stored = [each for each in (server.directory / "mlartifacts").rglob("*") if each.is_file()]
-    assert stored == []
+    assert _stored(server) == []
+
+
+def _stored(server: Running) -> list[Path]:
+    return [each for each in (server.directory / "mlartifacts").rglob("*") if each.is_file()]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
