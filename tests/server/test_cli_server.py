@@ -357,3 +357,25 @@ def test_a_port_that_is_taken_is_an_error(start: Start, tmp_path: Path) -> None:
         )
         assert done.returncode not in (0, None)
         assert "address already in use" in done.stderr.lower()
+
+
+@pytest.mark.parametrize("library", ["fastapi", "msgspec", "uvicorn"])
+def test_a_missing_library_is_named_with_its_extra(library: str, tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.modules[{library!r}] = None; from asyncstore.cli import main; "
+        "sys.exit(main(['server']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 1
+    assert f"needs the library {library}; run: pip install 'asyncstore[server]'" in done.stderr
+
+
+def test_the_command_line_brings_no_library_of_the_server() -> None:
+    code = (
+        "import sys, asyncstore.cli.app; print(*{each.partition('.')[0] for each in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"fastapi", "msgspec", "starlette", "uvicorn", "prometheus_client", "opentelemetry"}
+    assert not heavy & set(done.stdout.split())
