@@ -102,6 +102,8 @@ class RestLoggedModels(RestBase):
         order_by: Sequence[Mapping[str, Any]] | None = None,
         page_token: str | None = None,
     ) -> PagedList[LoggedModel]:
+        if not experiment_ids:
+            return PagedList()
         wanted = {
             "experiment_ids": [str(each) for each in experiment_ids],
             "filter": filter_string,

@@ -12,6 +12,7 @@ from asyncstore.entities import ModelVersion, PagedList
 from asyncstore.errors import AlreadyExistsError
 from asyncstore.metadata import validation, validation_registry
 from asyncstore.metadata.interface.model_versions import SEARCH_MODEL_VERSION_MAX_RESULTS_DEFAULT
+from asyncstore.metadata.model_uris import is_model_uri, parse_model_uri
 from asyncstore.metadata.rest.base import API, RestBase, token_of
 from asyncstore.rest.json_fields import message, messages, text
 from asyncstore.rest.json_registry import model_version_from_json
@@ -40,6 +41,9 @@ class RestModelVersions(RestBase):
         validation_registry.model_name(name)
         for key, value in (tags or {}).items():
             validation_registry.registry_tag(key, value)
+        # MLflow's server asks for both.
+        if model_id is None and is_model_uri(source):
+            model_id = parse_model_uri(source).model_id
         wanted = {
             "name": name,
             "source": source,

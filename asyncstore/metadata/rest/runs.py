@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing_extensions import override
 
 from asyncstore.entities import PagedList, Run, RunInfo, RunStatus, ViewType
+from asyncstore.errors import InvalidParameterError
 from asyncstore.metadata import validation
 from asyncstore.metadata.interface.runs import SEARCH_MAX_RESULTS_DEFAULT
 from asyncstore.metadata.rest.base import API, RestBase, now_ms, token_of
@@ -89,6 +90,8 @@ class RestRuns(RestBase):
     ) -> PagedList[Run]:
         validation.lifecycle_stages(run_view_type)
         validation.max_results(max_results)
+        if isinstance(experiment_ids, str):
+            raise InvalidParameterError(f"experiment_ids is a list, not {experiment_ids!r}")
         wanted = {
             "experiment_ids": [str(each) for each in experiment_ids],
             "filter": filter_string,

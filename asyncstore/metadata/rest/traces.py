@@ -8,7 +8,12 @@ from typing import Any
 from typing_extensions import override
 
 from asyncstore.entities import PagedList, Span, Trace, TraceInfo
-from asyncstore.errors import InvalidParameterError, NotFoundError, UnsupportedError
+from asyncstore.errors import (
+    AsyncStoreError,
+    InvalidParameterError,
+    NotFoundError,
+    UnsupportedError,
+)
 from asyncstore.metadata import validation
 from asyncstore.metadata.interface.traces import SEARCH_TRACES_DEFAULT_MAX_RESULTS
 from asyncstore.metadata.rest.base import API, API_3, RestBase, chunks, piece, token_of
@@ -62,13 +67,19 @@ class RestTraces(RestBase):
 
     @override
     async def get_trace(self, trace_id: str, *, allow_partial: bool = False) -> Trace:
+        wanted = {"trace_id": trace_id, "allow_partial": allow_partial}
         try:
-            found = await self._get(f"{TRACES}/get", trace_id=trace_id, allow_partial=allow_partial)
-        except NotFoundError as error:
+            # MLflow's server says with a 500 that the spans are elsewhere, which stays so.
+            found = await self._ask("GET", f"{TRACES}/get", params=wanted, repeatable=False)
+        except AsyncStoreError as error:
             # MLflow before 3.6 takes `get` for the id of a trace.
-            if "'get'" not in error.message:
+            if isinstance(error, NotFoundError) and "'get'" in error.message:
+                reason = "the server's MLflow is too old"
+            elif "not stored in tracking store" in error.message:
+                reason = f"the spans of trace {trace_id} are artifacts"
+            else:
                 raise
-            raise UnsupportedError(f"{error.message}: the server's MLflow is too old") from error
+            raise UnsupportedError(f"{error.message}: {reason}") from error
         return trace_from_json(message(found, "trace"))
 
     @override
