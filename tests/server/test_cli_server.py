@@ -222,6 +222,7 @@ def test_a_public_address_without_users_by_name(start: Start) -> None:
         (["--uvicorn-opts", "--no-such-option"], "No such option"),
         (["--backend-store-uri", "ftp://u:s3cr3t@localhost/x"], "INVALID_PARAMETER_VALUE"),
         (["--port", "65536"], "65535"),
+        (["--workers", "2", "--allowed-hosts", ","], "MLFLOW_SERVER_ALLOWED_HOSTS"),
     ],
 )
 @pytest.mark.usefixtures("in_tmp_path")
