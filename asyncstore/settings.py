@@ -593,7 +593,7 @@ MLFLOW_SQLALCHEMYSTORE_POOL_SIZE = _setting(
     "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE",
     COUNT,
     None,
-    "SQLAlchemy's pool_size. Unset: SQLAlchemy's default.",
+    "SQLAlchemy's pool_size. Unset: SQLAlchemy's default, and for SQLite 3 with no overflow.",
     applies_to=SQL,
     unit="connections",
 )
@@ -609,7 +609,7 @@ MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW = _setting(
     "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW",
     (_at_least(-1), "a whole number; -1 means no limit"),
     None,
-    "SQLAlchemy's max_overflow. Unset: SQLAlchemy's default.",
+    "SQLAlchemy's max_overflow. Unset: SQLAlchemy's default, as for pool_size.",
     applies_to=SQL,
     unit="connections",
 )
@@ -1024,7 +1024,7 @@ MLFLOW_SERVER_CORS_ALLOWED_ORIGINS = _setting(
 )
 MLFLOW_SERVER_X_FRAME_OPTIONS = _setting(
     "MLFLOW_SERVER_X_FRAME_OPTIONS",
-    (_one_of("SAMEORIGIN", "DENY", "NONE"), "SAMEORIGIN, DENY or NONE"),
+    (lambda text: _one_of("SAMEORIGIN", "DENY", "NONE")(text.upper()), "SAMEORIGIN, DENY or NONE"),
     "SAMEORIGIN",
     "Whether other sites may show the server in a frame; NONE lets all of them.",
     applies_to=SERVER,

@@ -28,7 +28,8 @@ One class, `ArtifactRepository`, and a page for each storage with its URIs, cred
 and limits: [local directories](storages/local.md), [NFS](storages/nfs.md), [S3](storages/s3.md),
 [Azure](storages/azure.md), [Google Cloud Storage](storages/gcs.md), [SFTP](storages/sftp.md),
 [FTP](storages/ftp.md), [HDFS](storages/hdfs.md), [databases](storages/sql.md),
-[HTTP](storages/http.md), [any other](storages/others.md), and [your own](storages/plugins.md).
+[HTTP](storages/http.md), [a tracking server](storages/mlflow-artifacts.md),
+[any other](storages/others.md), and [your own](storages/plugins.md).
 
 This page is written by a run of the conformance suite, `asyncstore.testing.conformance`, on a real
 server of every storage: `pytest --write-storages-page`. Its tests are skipped only where a storage

@@ -52,6 +52,17 @@ def test_mysql_uris(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert connections_of(engine) == 3
 
 
+def test_sqlite_has_few_connections_unless_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{tmp_path}/x.db"
+    for name in ("POOL_SIZE", "MAX_OVERFLOW"):
+        monkeypatch.delenv(f"MLFLOW_SQLALCHEMYSTORE_{name}", raising=False)
+    assert connections_of(create_engine(uri)) == 3
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "7")
+    assert connections_of(create_engine(uri)) == 17
+
+
 @pytest.mark.parametrize(
     ("kind", "count"),
     [

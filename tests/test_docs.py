@@ -16,6 +16,8 @@ import pytest
 import asyncstore
 from asyncstore import errors
 from asyncstore.cli.app import cli
+from tests.servers.asyncstore_server import AsyncstoreServer
+from tests.servers.running import running
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -63,14 +65,14 @@ def test_the_command_line_page_has_every_command(group: str) -> None:
         assert f"asyncstore {group} {name}" in page
 
 
-def _run_first_sample(page: str, folder: Path) -> str:
+def _run_first_sample(page: str, folder: Path, **variables: str) -> str:
     text = (ROOT / page).read_text(encoding="utf-8")
     samples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", samples[0]],
         cwd=folder,
-        env={**environment, "TMPDIR": str(folder)},
+        env={**environment, "TMPDIR": str(folder), **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -89,6 +91,13 @@ def test_the_first_sample_of_a_page_logs_and_downloads(page: str, tmp_path: Path
 def test_the_first_sample_of_the_metadata_page_finds_its_model(tmp_path: Path) -> None:
     assert _run_first_sample("docs/metadata.md", tmp_path) == "s3://bucket/tree\n"
     assert (tmp_path / "mlflow.db").is_file()
+
+
+def test_the_first_sample_of_the_page_about_http_logs_and_downloads(tmp_path: Path) -> None:
+    for server in running(AsyncstoreServer()):
+        printed = _run_first_sample("docs/client.md", tmp_path, MLFLOW_TRACKING_URI=server.url)
+        assert Path(printed.strip()).read_text() == "notes"
+        assert not (tmp_path / "mlflow.db").exists()
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

@@ -20,8 +20,10 @@ from asyncstore.entities import Run
 from asyncstore.errors import UnavailableError
 from examples import fastapi_app, mlflow_plugins_in_asyncstore, training_loop
 from tests.artifacts.test_plugins import install
+from tests.servers.asyncstore_server import AsyncstoreServer
 from tests.servers.base import free_port
 from tests.servers.radosgw import RadosGateway
+from tests.servers.running import running
 
 pytestmark = pytest.mark.anyio
 
@@ -31,6 +33,11 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+
+
+@pytest.fixture(scope="module")
+def tracking_server() -> Iterator[AsyncstoreServer]:
+    yield from running(AsyncstoreServer())
 
 
 async def until(ready: Callable[[], Awaitable[bool]]) -> None:
@@ -67,6 +74,16 @@ async def runs() -> list[Run]:
 
 class TestFastApi:
     async def test_handlers_log_and_upload(self, tmp_path: Path) -> None:
+        await self.handlers_log_and_upload(tmp_path)
+
+    async def test_over_http_they_do_the_same(
+        self, tracking_server: AsyncstoreServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server.url)
+        await self.handlers_log_and_upload(tmp_path)
+        assert not (tmp_path / "mlflow.db").exists()
+
+    async def handlers_log_and_upload(self, tmp_path: Path) -> None:
         async with service() as url, httpx.AsyncClient(base_url=url, timeout=60) as http:
             trained = await http.post("/train", json={"epochs": 3})
             assert trained.status_code == 200

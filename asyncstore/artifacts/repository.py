@@ -122,6 +122,7 @@ class ArtifactRepository(PresignedMethods):
         backend.retry = options.retry
         transfer = Transfer(options, backend.capabilities)
         backend.request_timeout = transfer.request_timeout
+        backend.part_size = transfer.part_size(backend)
         self._opened = (backend, transfer, asyncio.get_running_loop())
         return self
 

@@ -35,23 +35,25 @@ async def upload_stream(
     kind = content_type_of(path)
     size = transfer.part_size(backend)
     async with aclosing(_cut(pieces, size)) as parts:
-        first = await anext(parts, b"")
-        second = await anext(parts, None)
-        if second is None:
-            async with transfer.memory.hold(len(first)):
-                await transfer.request(lambda: backend.write(path, first, kind))
+        # A list, so that nothing here holds a part that was sent.
+        beginning = [await anext(parts, b""), await anext(parts, b"")]
+        if not beginning[1]:
+            async with transfer.memory.hold(len(beginning[0])):
+                await transfer.request(lambda: backend.write(path, beginning[0], kind))
             return
         upload: MultipartUpload = await transfer.request(
             # Not to be interrupted: the storage would have an upload whose id nobody knows.
             lambda: shielded(lambda: backend.start_upload(path, kind), within=REQUEST_WITHIN)
         )
         try:
-            await _send(backend, transfer, upload, 1, first)
-            await _send(backend, transfer, upload, 2, second)
-            number = 2
+            number = 0
+            while beginning:
+                number += 1
+                await _send(backend, transfer, upload, number, beginning.pop(0))
             async for data in parts:
                 number += 1
                 await _send(backend, transfer, upload, number, data)
+                del data
             await transfer.request(lambda: shielded(upload.complete, within=REQUEST_WITHIN))
         except BaseException as error:
             await abandoned(upload, error, transfer.options.retry)
@@ -75,11 +77,21 @@ async def _send(
 
 async def _cut(pieces: AsyncIterable[bytes], size: int) -> AsyncGenerator[bytes]:
     """The same bytes in pieces of one size, the last one excepted."""
-    held = bytearray()
+    held: list[memoryview] = []
+    length = 0
     async for piece in pieces:
-        held += piece
-        while len(held) > size:
-            yield bytes(held[:size])
-            del held[:size]
+        rest = memoryview(piece)
+        while length + len(rest) > size:
+            held.append(rest[: size - length])
+            rest = rest[size - length :]
+            part = b"".join(held)
+            held.clear()
+            length = 0
+            yield part
+            # Nobody needs it while the next one comes in.
+            del part
+        if rest:
+            held.append(rest)
+            length += len(rest)
     if held:
-        yield bytes(held)
+        yield b"".join(held)

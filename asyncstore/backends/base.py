@@ -83,6 +83,8 @@ class Backend(abc.ABC):
         # Of one page of a listing, which nobody above can repeat by itself, and its time.
         self.retry = RetryPolicy(attempts=1)
         self.request_timeout: float | None = None
+        # Bytes of a part, for `write_file` that cuts by itself.
+        self.part_size: int | None = None
 
     def full_path(self, path: str) -> str:
         """The path in the filesystem's own form."""

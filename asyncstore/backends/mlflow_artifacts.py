@@ -21,6 +21,8 @@ from asyncstore.filesystems.mlflow_artifacts import ROUTE, MlflowArtifactsFileSy
 __all__ = ["MlflowArtifactsBackend", "open_backend"]
 
 FORM = "mlflow-artifacts:/path or mlflow-artifacts://host:port/path"
+# Below that a file is read in one request anyhow.
+LARGE = 1024 * 1024
 CAPABILITIES = Capabilities(
     # From the storage itself, where the server says so.
     ranges=False,
@@ -110,21 +112,32 @@ class MlflowArtifactsBackend(Backend):
             return None
         backend = MlflowArtifactsBackend(self.fs, root, self._tracking_uri)
         backend.retry = self.retry
+        backend.part_size = self.part_size
         return backend
+
+    def _prepare(self) -> None:
+        """Tell the filesystem what the scheduler decided, for calls of several requests."""
+        self.fs.retry = self.retry
+        self.fs.part_size = self.part_size or self.fs.part_size
 
     async def info(self, path: str) -> FileInfo:
         """By the listing of the directory that it is in: asking for a file would send it."""
         if not path:
             return FileInfo("", True, None)
         entry = await self.fs._info(self.full_path(path))  # noqa: SLF001  fsspec's name for a public step
-        if entry["size"]:
-            self.fs.retry = self.retry
-            self.capabilities = replace(self.capabilities, ranges=await self.fs.ranges())
+        await self._learn(entry)
         return _entry(entry, path)
+
+    async def _learn(self, entry: Mapping[str, Any]) -> None:
+        """Whether the server has ranges, once there is a file that it matters for."""
+        if (entry["size"] or 0) > LARGE:
+            self._prepare()
+            self.capabilities = replace(self.capabilities, ranges=await self.fs.ranges())
 
     async def list(self, path: str) -> AsyncGenerator[FileInfo]:
         """One request."""
         for entry in await self.retry.run(lambda: self.fs.entries(self.full_path(path))):
+            await self._learn(entry)
             name = entry["name"].rpartition("/")[2]
             yield _entry(entry, f"{path}/{name}" if path else name)
 
@@ -142,8 +155,8 @@ class MlflowArtifactsBackend(Backend):
 
     async def write_file(self, file: LocalFile, source: OpenFile) -> None:
         """As a stream; in parts to the storage itself, where that can be."""
-        self.fs.retry = self.retry
-        await self.fs.send(self.full_path(file.artifact_path), file, source, self.retry)
+        self._prepare()
+        await self.fs.send(self.full_path(file.artifact_path), file, source)
 
     async def start_upload(self, path: str, content_type: ContentType) -> SpooledUpload:
         """Collects the parts in a local file: the server wants to know their number beforehand."""

@@ -187,6 +187,8 @@ def server(
     if directory:
         variables |= _metrics_directory(Path(directory))
     settings.export(variables)
+    # A worker that could not read them would be started again and again.
+    import_module("asyncstore.server.middlewares").middlewares()
     anyio.run(_open_databases)
     # uvicorn sends itself the signal again when it has shut down; let the exit be an orderly one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

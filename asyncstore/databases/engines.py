@@ -26,6 +26,9 @@ SQLITE_BUSY_SECONDS = 20.0
 CONNECT_SECONDS = 30
 POOL_SECONDS = 60.0
 ONE_CONNECTION = {"pool_size": 1, "max_overflow": 0, "pool_timeout": POOL_SECONDS}
+# Each has a thread, and more of them take the interpreter from each other: a search by 32 clients
+# at once takes a third longer with 5, and connections above pool_size are made anew each time.
+SQLITE_CONNECTIONS = {"pool_size": 3, "max_overflow": 0, "pool_timeout": POOL_SECONDS}
 
 
 def create_engine(uri: str, *, for_content: bool = False, autocommit: bool = False) -> AsyncEngine:
@@ -50,7 +53,7 @@ def create_engine(uri: str, *, for_content: bool = False, autocommit: bool = Fal
         raise InvalidParameterError(f"{redact(uri)} is not a database URI") from error
     match url.get_backend_name():
         case "sqlite":
-            return _sqlite(url)
+            return _sqlite(url, for_content=for_content)
         case "mysql" | "mariadb":
             return _mysql(url, autocommit=autocommit)
         case "mssql":
@@ -58,13 +61,14 @@ def create_engine(uri: str, *, for_content: bool = False, autocommit: bool = Fal
     return _postgresql(uri, for_content=for_content, autocommit=autocommit)
 
 
-def _sqlite(url: URL) -> AsyncEngine:
+def _sqlite(url: URL, *, for_content: bool) -> AsyncEngine:
     path = url.database or ":memory:"
     in_memory = path == ":memory:" or "mode=memory" in path
     if not in_memory and not path.startswith("file:"):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     # A database in memory is its connection: there can only be one.
-    pool = ONE_CONNECTION if in_memory else _pool()
+    few = None if for_content else SQLITE_CONNECTIONS
+    pool = ONE_CONNECTION if in_memory else _pool(few)
     url = url.set(drivername="sqlite+aiosqlite")
     arguments, options = url.get_dialect()().create_connect_args(url)
     options["timeout"] = SQLITE_BUSY_SECONDS
@@ -192,8 +196,12 @@ def connections_of(engine: AsyncEngine) -> float:
     return math.inf if overflow < 0 else pool.size() + overflow
 
 
-def _pool() -> dict[str, Any]:
-    """Pool arguments from MLflow's variables; an unset one leaves SQLAlchemy's default."""
+def _pool(connections: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Pool arguments from MLflow's variables.
+
+    Args:
+        connections: How many when no variable says it; None for SQLAlchemy's defaults.
+    """
     kind = settings.MLFLOW_SQLALCHEMYSTORE_POOLCLASS.get() or "QueuePool"
     found: dict[str, Any] = {
         "pool_recycle": settings.MLFLOW_SQLALCHEMYSTORE_POOL_RECYCLE.get(),
@@ -204,9 +212,10 @@ def _pool() -> dict[str, Any]:
     elif kind in ("SingletonThreadPool", "StaticPool", "AssertionPool"):
         found |= ONE_CONNECTION
     else:
-        found |= {
-            "pool_size": settings.MLFLOW_SQLALCHEMYSTORE_POOL_SIZE.get() or None,
-            "max_overflow": settings.MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW.get(),
-            "pool_timeout": POOL_SECONDS,
-        }
+        size = settings.MLFLOW_SQLALCHEMYSTORE_POOL_SIZE.get() or None
+        overflow = settings.MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW.get()
+        if connections is not None and size is None and overflow is None:
+            found |= connections
+        else:
+            found |= {"pool_size": size, "max_overflow": overflow, "pool_timeout": POOL_SECONDS}
     return {key: value for key, value in found.items() if value is not None}

@@ -76,8 +76,10 @@ class MlflowArtifactsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspe
         self._storage = Storage()
         self._downloads = DirectDownloads(self.connection, self._storage, ROUTE)
         self._parts_work = True
-        #: How the question what the server can do is repeated.
+        #: How requests are repeated of which one call takes several.
         self.retry = RetryPolicy(attempts=1)
+        #: Bytes of a part that goes to the storage itself.
+        self.part_size: int = settings.MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE.get() or 8 * MIB
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -244,13 +246,18 @@ class MlflowArtifactsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspe
             skip = start - _first_byte(response)
             if skip < 0:
                 raise AsyncStoreError(f"{path!r}: the server sent another range than the one asked")
+            empty = True
             while left != 0 and (piece := await response.content.read(READ_SIZE)):
+                empty = False
                 piece, skip = piece[skip:], max(0, skip - len(piece))
                 if left is not None:
                     piece = piece[:left]
                     left -= len(piece)
                 if piece:
                     yield piece
+        # MLflow's server sends an empty file for a directory on some storages.
+        if empty and (await self._info(path))["type"] == "directory":
+            raise InvalidParameterError(f"{path!r} is a directory")
 
     async def _cat_file(
         self, path: str, start: int | None = None, end: int | None = None, **_: Any
@@ -286,7 +293,7 @@ class MlflowArtifactsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspe
         self, path: str, value: bytes | memoryview, mode: str = "overwrite", **_: Any
     ) -> None:
         name = await self._to_write(path, mode)
-        await self._put(name, body(value), len(value))
+        await self._store(name, body(value), len(value))
 
     async def _put_file(
         self,
@@ -303,7 +310,7 @@ class MlflowArtifactsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspe
         callback.set_size(file.size)
         source = await anyio.to_thread.run_sync(OpenFile, file, callback.relative_update)
         try:
-            await self.send(name, file, source, RetryPolicy(attempts=1))
+            await self.send(name, file, source)
         finally:
             source.close()
 
@@ -315,14 +322,13 @@ class MlflowArtifactsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspe
             raise AlreadyExistsError(f"{name!r} exists")
         return name
 
-    async def send(self, path: str, file: LocalFile, source: OpenFile, retry: RetryPolicy) -> None:
+    async def send(self, path: str, file: LocalFile, source: OpenFile) -> None:
         """Store a local file in constant memory: in parts to the storage itself, or as one stream.
 
         Args:
             path: Where to.
             file: What.
             source: The same, open; told what was sent.
-            retry: How to repeat a request.
 
         Raises:
             IntegrityError: The file changed meanwhile; nothing was stored.
@@ -331,16 +337,17 @@ class MlflowArtifactsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspe
         """
         # The routes of parts want a directory.
         if parent(path) and file.size and await self._parts():
-            if await self._sent_in_parts(path, file, source, retry):
+            if await self._sent_in_parts(path, file, source):
                 return
             self._parts_work = False
-        await retry.run(lambda: self._stream(path, file.size, source))
+        await self.retry.run(lambda: self._stream(path, file.size, source))
 
-    async def _sent_in_parts(
-        self, path: str, file: LocalFile, source: OpenFile, retry: RetryPolicy
-    ) -> bool:
+    async def _sent_in_parts(self, path: str, file: LocalFile, source: OpenFile) -> bool:
         try:
-            await send_parts(self.connection, self._storage, ROUTE, path, file, source, retry)
+            await send_parts(
+                *(self.connection, self._storage, ROUTE, path),
+                *(file, source, self.part_size, self.retry),
+            )
         except (UnsupportedError, NotFoundError, UnavailableError) as error:
             # A server that is older has no such route.
             if error.error_code != "ENDPOINT_NOT_FOUND" and not self._give_up(
@@ -369,12 +376,12 @@ class MlflowArtifactsFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspe
                 raise
 
         try:
-            await self._put(path, content() if size else b"", size)
+            await self._store(path, content() if size else b"", size)
         except AsyncStoreError as error:
             # aiohttp takes it for a trouble with the connection.
             raise (trouble[0] if trouble else error) from error.__cause__
 
-    async def _put(self, path: str, content: Any, size: int) -> None:
+    async def _store(self, path: str, content: Any, size: int) -> None:
         headers = {
             "Content-Type": content_type_of(path).type or OCTETS,
             "Content-Length": str(size),

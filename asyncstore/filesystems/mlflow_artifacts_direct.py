@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +42,6 @@ READ_SIZE = 256 * 1024
 # The limits of S3, which those of Google's interoperable API follow.
 MIN_PART_SIZE = 5 * MIB
 MAX_PARTS = 10_000
-DEFAULT_PART_SIZE = 8 * MIB
 PARTS_AT_ONCE = 8
 START_WITHIN = 90.0
 # Well below the 300 s for which a server signs a URL unless it is told otherwise.
@@ -83,6 +82,7 @@ class Storage:
         url: str,
         headers: Mapping[str, str],
         data: Any = None,
+        accept: Collection[int] = (),
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer to a request; a status of 400 or more is an error.
 
@@ -92,6 +92,7 @@ class Storage:
             url: As the server signed it.
             headers: As the server says, and more.
             data: The body.
+            accept: Statuses from 400 on that are no error.
         """
         with translated(action):
             if not url.startswith(("http://", "https://")):
@@ -108,7 +109,7 @@ class Storage:
                 proxy=proxies.get(url.partition(":")[0]),
             ) as response:
                 try:
-                    if response.status >= 400:
+                    if response.status >= 400 and response.status not in accept:
                         raise failure(action, response)
                     yield response
                 finally:
@@ -180,8 +181,10 @@ class DirectDownloads:
         stretch = {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
         try:
             async with self._storage.request(
-                action, "GET", signed.url, {**signed.headers, **stretch}
+                action, "GET", signed.url, {**signed.headers, **stretch}, accept=(416,)
             ) as response:
+                if response.status == 416:
+                    return
                 if response.status != 206:
                     raise UnsupportedError(f"{action}: it has no ranges")
                 etag = response.headers.get("ETag")
@@ -290,6 +293,7 @@ async def send_parts(
     path: str,
     file: LocalFile,
     source: OpenFile,
+    part_size: int,
     retry: RetryPolicy,
 ) -> None:
     """Store a local file in parts that go to the storage itself.
@@ -301,6 +305,7 @@ async def send_parts(
         path: Where to, in a directory.
         file: What, of one byte at least.
         source: The same, open; told what was sent.
+        part_size: Bytes of a part.
         retry: How to repeat a request.
 
     Raises:
@@ -309,8 +314,8 @@ async def send_parts(
 
     A cancellation or an error aborts the upload.
     """
-    size: int = settings.MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE.get() or DEFAULT_PART_SIZE
-    parts = list(plan_parts(file.size, size, min_part_size=MIN_PART_SIZE, max_parts=MAX_PARTS))
+    limits: dict[str, Any] = {"min_part_size": MIN_PART_SIZE, "max_parts": MAX_PARTS}
+    parts = list(plan_parts(file.size, part_size, **limits))
     directory, _, name = path.rpartition("/")
     start = partial(
         connection.call,

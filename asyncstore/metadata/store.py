@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import anyio.to_thread
 
 from asyncstore import settings
-from asyncstore.errors import InvalidParameterError, UnsupportedError
+from asyncstore.errors import InvalidParameterError, MissingDependencyError
 from asyncstore.metadata.interface.assessments import AssessmentMethods
 from asyncstore.metadata.interface.deletion import DeletionMethods
 from asyncstore.metadata.interface.experiments import ExperimentMethods
@@ -32,10 +32,10 @@ __all__ = ["MetadataStore"]
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_ARTIFACT_LOCATION = "./mlartifacts"
-# Dialects that MLflow's own URIs name; the ones without a database yet say so.
+# Dialects that MLflow's own URIs name.
 _SQL = ("sqlite", "postgresql", "postgres", "mysql", "mariadb", "mssql")
 _FILES = ("", "file")
-_LATER = ("http", "https", "databricks")
+_SERVERS = ("http", "https", "databricks")
 
 
 class MetadataStore(
@@ -79,9 +79,12 @@ class MetadataStore(
                 Or a directory that MLflow's file store wrote, `./mlruns` or `file:///...`, which is
                 loaded into memory and only read: what writes raises UnsupportedError, and
                 `asyncstore migrate` moves it into a database.
+                Or a tracking server, `http://host:port`, `databricks` or `databricks://profile`,
+                which is not asked before the first call.
                 None takes MLFLOW_TRACKING_URI, or `sqlite:///mlflow.db` in the current directory.
             artifact_location: Root below which a new experiment gets its artifact location; a local
-                path is made absolute. None for `./mlartifacts`. Existing experiments keep theirs.
+                path is made absolute. None for `./mlartifacts`. Existing experiments keep theirs. A
+                tracking server has its own: only None there.
 
         Returns:
             The open store.
@@ -91,7 +94,6 @@ class MetadataStore(
             InvalidParameterError: It is something else, or the URI is neither.
             SchemaMismatchError: The database is at a schema revision that asyncstore does not know,
                 or holds something else than MLflow's tables. Nothing was written.
-            UnsupportedError: No store for this scheme.
             MissingDependencyError: The database's driver is not installed.
             UnavailableError: The database cannot be reached.
             UnauthenticatedError: It refuses the user or the password.
@@ -100,13 +102,13 @@ class MetadataStore(
             uri = settings.MLFLOW_TRACKING_URI.get() or DEFAULT_URI
         uri = without_prefix(uri)
         dialect = scheme_of(uri).partition("+")[0]
+        if dialect in _SERVERS or uri == "databricks":
+            return await _open_server(uri, artifact_location)
         if dialect not in (*_SQL, *_FILES):
-            known = "sqlite:///path and postgresql://user:password@host/name"
-            if dialect in _LATER:
-                raise UnsupportedError(
-                    f"{redact(uri)}: this version of asyncstore keeps metadata in {known}"
-                )
-            raise InvalidParameterError(f"{redact(uri)} is not a database; there are {known}")
+            raise InvalidParameterError(
+                f"{redact(uri)} is not a database or a server; there are sqlite:///path, "
+                "postgresql://user:password@host/name and http://host:port"
+            )
         # SQLAlchemy takes a good part of a second to import, which the event loop need not wait.
         sql: ModuleType = await anyio.to_thread.run_sync(import_module, "asyncstore.metadata.sql")
         opened: MetadataStore
@@ -133,3 +135,20 @@ class MetadataStore(
 
         Closing again does nothing. A cancellation comes out when the connections are closed.
         """
+
+
+async def _open_server(uri: str, artifact_location: str | None) -> MetadataStore:
+    if artifact_location is not None:
+        raise InvalidParameterError(
+            f"{redact(uri)}: a tracking server chooses where new experiments have their artifacts; "
+            "leave out artifact_location, or give it to create_experiment"
+        )
+    try:
+        connection = await anyio.to_thread.run_sync(import_module, "asyncstore.rest.connection")
+        rest = await anyio.to_thread.run_sync(import_module, "asyncstore.metadata.rest")
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"{redact(uri)} needs {error.name}: pip install 'asyncstore[http]'"
+        ) from error
+    opened: MetadataStore = rest.RestStore(connection.Connection(uri))
+    return opened

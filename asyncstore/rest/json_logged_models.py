@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from asyncstore.entities import LoggedModel, LoggedModelStatus
+from asyncstore.errors import InvalidParameterError
 from asyncstore.rest.json_fields import (
     choice,
     integer,
@@ -36,7 +37,13 @@ _FROM_JSON = {name: status for status, name in _STATUSES.items()}
 
 
 def logged_model_status_to_json(status: LoggedModelStatus) -> str:
-    """The name of a status in MLflow's `LoggedModelStatus`."""
+    """The name of a status in MLflow's `LoggedModelStatus`.
+
+    Raises:
+        InvalidParameterError: It is none of MLflow's.
+    """
+    if status not in _STATUSES:
+        raise InvalidParameterError(f"{status!r} is no status; there are {', '.join(_STATUSES)}")
     return _STATUSES[status]
 
 

@@ -219,7 +219,7 @@ def _otlp_value(value: Any) -> dict[str, Any]:
             return {"kvlist_value": _set(values=_otlp_attributes(value))}
         case int():
             return {"string_value": str(value)}
-    raise TypeError(f"{value!r:.100} cannot be JSON")
+    raise TypeError(f"{value!r:.100} is not JSON serializable")
 
 
 def otlp_span_from_json(content: Mapping[str, Any], trace_id: str | None = None) -> Span:

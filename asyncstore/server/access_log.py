@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import IO
 
 import anyio.to_thread
+import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["AccessLogMiddleware", "LineWriter"]
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 # A line is about 200 bytes; more of them mean that nobody reads the log.
 MAX_WAITING = 20_000
 MAX_PATH = 1000
+GATHERING_SECONDS = 0.1
+# POSIX: PIPE_BUF is 4096 on Linux, and 512 at least.
+MAX_BLOCK = 4096 if sys.platform == "linux" else 512
 
 
 class LineWriter:
@@ -35,41 +39,64 @@ class LineWriter:
 
     def __init__(self, file: IO[str] | None = None) -> None:
         self._file = sys.stdout if file is None else file
-        self._lines: queue.Queue[str | None] = queue.Queue(MAX_WAITING)
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
         self._dropped = 0
 
     def write(self, line: str) -> None:
         """Hand a line over; never waits."""
+        if self._lines.qsize() >= MAX_WAITING:
+            self._dropped += 1
+            return
+        if self._dropped:
+            self._lines.put(json.dumps({"dropped": self._dropped}))
+            self._dropped = 0
+        self._lines.put(line)
         if self._thread is None:
+            self._closing.clear()
             self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
             self._thread.start()
-        try:
-            if self._dropped:
-                self._lines.put_nowait(json.dumps({"dropped": self._dropped}))
-                self._dropped = 0
-            self._lines.put_nowait(line)
-        except queue.Full:
-            self._dropped += 1
 
     def close(self, timeout: float = 5.0) -> None:
         """Write what waits. Blocks, `timeout` seconds at most; a later line starts anew."""
         thread, self._thread = self._thread, None
         if thread is not None:
-            try:
-                self._lines.put(None, timeout=timeout)
-            except queue.Full:
-                return
+            self._lines.put(None)
+            self._closing.set()
             thread.join(timeout)
 
     def _run(self) -> None:
         try:
-            while (line := self._lines.get()) is not None:
-                # Line by line: short writes of several workers do not mix.
-                self._file.write(line + "\n")
-                self._file.flush()
+            while self._write_what_waits(self._lines.get()):
+                pass
         except (OSError, ValueError) as error:
             logger.error("the access log cannot be written: %s", error)  # noqa: TRY400  the error says it all
+
+    def _write_what_waits(self, line: str | None) -> bool:
+        if line is not None:
+            # A thread that woke for each line would take turns from the event loop.
+            self._closing.wait(GATHERING_SECONDS)
+        block: list[str] = []
+        size = 0
+        while line is not None:
+            # Short writes of several workers to one pipe do not mix.
+            if block and size + len(line) >= MAX_BLOCK:
+                self._write(block)
+                block, size = [], 0
+            block.append(line)
+            size += len(line) + 1
+            if self._lines.empty():
+                self._write(block)
+                return True
+            line = self._lines.get()
+        if block:
+            self._write(block)
+        return False
+
+    def _write(self, block: list[str]) -> None:
+        self._file.write("\n".join(block) + "\n")
+        self._file.flush()
 
 
 class AccessLogMiddleware:
@@ -133,4 +160,4 @@ class AccessLogMiddleware:
                 "bytes_received": received,
                 "bytes_sent": sent,
             }
-            self._writer.write(json.dumps(entry))
+            self._writer.write(msgspec.json.encode(entry).decode())

@@ -109,6 +109,8 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        # Its own spans have query strings; `telemetry.py` has others.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         middleware=[
             Middleware(Lookup, routes=routes, static_prefix=options.static_prefix),
             *middlewares(options.static_prefix),

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asyncstore.server.refusals import header, path_template, refuse
+from asyncstore.server.refusals import header, refuse
+from asyncstore.server.routing import AsgiRoute, route_of
 
 __all__ = ["BodyLimitMiddleware", "RateLimitMiddleware"]
 
@@ -49,7 +50,7 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        streamed = "artifact" in (path_template(scope) or "")
+        streamed = _streams(scope)
         limit = self._max_upload if streamed else self._max_body
         length = header(scope, b"content-length")
         # Whoever parsed the request has seen that it is a number.
@@ -60,6 +61,12 @@ class BodyLimitMiddleware:
             await self._app(scope, receive, send)
             return
         await _Body(receive, send, limit, self._timeout, streamed=streamed).run(self._app, scope)
+
+
+def _streams(scope: Scope) -> bool:
+    route = route_of(scope).route
+    # What is a `Route` is JSON, which is held in memory, also of a multipart upload.
+    return isinstance(route, AsgiRoute) and "artifact" in route.path
 
 
 def _limit(value: float | None) -> float:

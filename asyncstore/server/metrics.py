@@ -39,22 +39,38 @@ class ServerMetrics:
         self._directory = directory
         self._registry = CollectorRegistry()
         labels = ("method", "path", "status")
-        self.total = Counter(
+        self._total = Counter(
             "mlflow_http_request_total", "Requests", labels, registry=self._registry
         )
-        self.duration = Histogram(
+        self._duration = Histogram(
             "mlflow_http_request_duration_seconds",
             "From the first byte of a request to the last of its answer",
             labels,
             buckets=BUCKETS,
             registry=self._registry,
         )
+        # The library looks for labels more slowly.
+        self._found: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
         self.in_flight = Gauge(
             "mlflow_http_requests_in_flight",
             "Requests without a whole answer",
             registry=self._registry,
             multiprocess_mode="livesum",
         )
+
+    def ended(self, labels: tuple[str, str, str], seconds: float) -> None:
+        """Count a request.
+
+        Args:
+            labels: Method, path and status.
+            seconds: How long it took.
+        """
+        found = self._found.get(labels)
+        if found is None:
+            found = self._total.labels(*labels), self._duration.labels(*labels)
+            self._found[labels] = found
+        found[0].inc()
+        found[1].observe(seconds)
 
     def text(self) -> bytes:
         """What Prometheus reads. Blocks: call it in a worker thread."""
@@ -112,8 +128,7 @@ class MetricsMiddleware:
         finally:
             self._metrics.in_flight.dec()
             labels = (_method(scope), path_template(scope) or OTHER, str(status))
-            self._metrics.total.labels(*labels).inc()
-            self._metrics.duration.labels(*labels).observe(time.perf_counter() - began)
+            self._metrics.ended(labels, time.perf_counter() - began)
 
 
 class MetricsPage:

@@ -246,16 +246,17 @@ PROXIED_PATH = "/api/2.0/mlflow-artifacts/artifacts/{artifact_path:path}"
 AJAX = "/ajax-api/2.0/mlflow"
 
 ROUTES: tuple[AnyRoute, ...] = (
-    Route("GET", "/api/2.0/mlflow-artifacts/artifacts", list_proxied, ListProxied),
+    Route("GET", "/api/2.0/mlflow-artifacts/artifacts", list_proxied, ListProxied, searches=True),
     Route("DELETE", PROXIED_PATH, delete_proxied, ProxiedArtifact),
     AsgiRoute("PUT", PROXIED_PATH, upload_proxied),
     *readable(PROXIED_PATH, download_proxied),
-    Route("GET", "/api/2.0/mlflow/artifacts/list", list_artifacts, ListArtifacts),
+    Route("GET", "/api/2.0/mlflow/artifacts/list", list_artifacts, ListArtifacts, searches=True),
     Route(
         "GET",
         "/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories",
         list_logged_model_artifacts,
         ListLoggedModelArtifacts,
+        searches=True,
     ),
     *readable("/get-artifact", get_run_artifact),
     *readable("/model-versions/get-artifact", get_model_version_artifact),

@@ -42,6 +42,8 @@ LOCAL_ORIGINS = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?"
 _PRIVATE = tuple(
     map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"))
 )
+# RFC 1035, section 2.3.4, allows names of 255; what is longer could keep a pattern busy.
+LONGEST = 300
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(.+)")
 
@@ -80,7 +82,7 @@ def parse_host(text: str) -> Host | None:
     Returns:
         Its parts; None when it is no host, such as a text with a path or a user in it.
     """
-    found = _HOST.fullmatch(text.lower())
+    found = _HOST.fullmatch(text.lower()) if len(text) <= LONGEST else None
     if found is None:
         return None
     address, name, port = found.groups()
@@ -142,6 +144,8 @@ def origin_allowed(origin: str, host: str | None, allowed: re.Pattern[str]) -> b
         host: The Host header, which has been checked; a page of the server itself may.
         allowed: What `origin_pattern` returned.
     """
+    if len(origin) > LONGEST:
+        return False
     if allowed.fullmatch(origin.lower()):
         return True
     found = _ORIGIN.fullmatch(origin.lower())

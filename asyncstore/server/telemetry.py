@@ -7,6 +7,7 @@ with the variables that begin with OTEL_.
 
 from __future__ import annotations
 
+import anyio.to_thread
 from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind, StatusCode
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +16,8 @@ import asyncstore
 from asyncstore.server.refusals import path_template
 
 __all__ = ["TelemetryMiddleware"]
+
+FLUSH_MILLISECONDS = 5000
 
 
 class TelemetryMiddleware:
@@ -33,7 +36,14 @@ class TelemetryMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI says."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+
+            async def flushing_send(message: Message) -> None:
+                # A worker ends by a signal, before which nothing else would send the last spans.
+                if message["type"].startswith("lifespan.shutdown."):
+                    await anyio.to_thread.run_sync(_flush)
+                await send(message)
+
+            await self._app(scope, receive, flushing_send)
             return
         carrier = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
@@ -64,3 +74,10 @@ class TelemetryMiddleware:
                 if template is not None:
                     span.update_name(f"{method} {template}")
                     span.set_attribute("http.route", template)
+
+
+def _flush() -> None:
+    # The SDK's provider has the method, the one that does nothing has not.
+    flush = getattr(trace.get_tracer_provider(), "force_flush", None)
+    if flush is not None:
+        flush(FLUSH_MILLISECONDS)

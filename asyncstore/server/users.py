@@ -238,9 +238,10 @@ def edit_users(path: Path, change: Callable[[list[UserEntry]], list[UserEntry]])
             except NotFoundError:
                 entries = []
             else:
-                # Root may edit what the server's own user reads.
-                status = path.stat()
-                os.fchown(fd, status.st_uid, status.st_gid)
+                if os.geteuid() == 0:
+                    # The server's own user has to read what root edits.
+                    status = path.stat()
+                    os.fchown(fd, status.st_uid, status.st_gid)
             file.write(format_users(change(entries)).encode())
             file.flush()
             os.fsync(file.fileno())

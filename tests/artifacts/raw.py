@@ -10,10 +10,17 @@ if TYPE_CHECKING:
 
 
 class RawDirectory:
-    """A directory of this machine."""
+    """A directory of this machine.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: The directory.
+        staged: What the names of files contain that a server is still receiving, or about to throw
+            away; such are not counted. None counts all.
+    """
+
+    def __init__(self, root: Path, staged: str | None = None) -> None:
         self._root = root
+        self._staged = staged
 
     def put(self, path: str, data: bytes) -> None:
         (self._root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -27,6 +34,7 @@ class RawDirectory:
             path.relative_to(self._root).as_posix()
             for path in self._root.rglob("*")
             if path.is_file() or path.is_symlink()
+            if self._staged is None or self._staged not in path.name
         )
 
 

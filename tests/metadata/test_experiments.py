@@ -175,6 +175,9 @@ async def test_search_in_pages(store: MetadataStore) -> None:
         if token is None:
             break
     assert seen == ["0", "1", "2", "3", "4", "5"]
+
+
+async def test_bad_page_tokens(store: MetadataStore) -> None:
     for bad in ("x", "e30=", "bnVsbA==", "eyJvZmZzZXQiOiAtMX0=", "☃"):
         with pytest.raises(InvalidParameterError, match="page_token"):
             await store.search_experiments(page_token=bad)

@@ -21,7 +21,6 @@ from asyncstore.errors import (
     NotFoundError,
     PermissionDeniedError,
     SchemaMismatchError,
-    UnsupportedError,
 )
 from asyncstore.metadata import MetadataStore
 
@@ -94,8 +93,6 @@ async def test_a_database_in_memory() -> None:
 @pytest.mark.parametrize(
     ("uri", "kind"),
     [
-        ("http://user:open-sesame@localhost:5000", UnsupportedError),
-        ("databricks://user:open-sesame@profile", UnsupportedError),
         ("ftp://user:open-sesame@localhost", InvalidParameterError),
         ("./no-such-directory", NotFoundError),
         ("sqlite:/one-slash.db", InvalidParameterError),
@@ -104,6 +101,17 @@ async def test_a_database_in_memory() -> None:
 async def test_other_uris(uri: str, kind: type[Exception]) -> None:
     with pytest.raises(kind) as caught:
         await MetadataStore.open(uri)
+    assert "open-sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["http://user:open-sesame@localhost:5000", "databricks"])
+async def test_a_server_is_not_asked_when_it_is_opened(uri: str) -> None:
+    async with await MetadataStore.open(uri) as store:
+        pass
+    with pytest.raises(InvalidStateError, match="closed"):
+        await store.get_experiment("0")
+    with pytest.raises(InvalidParameterError, match="artifact_location") as caught:
+        await MetadataStore.open(uri, "/somewhere")
     assert "open-sesame" not in str(caught.value)
 
 

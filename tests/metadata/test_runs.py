@@ -100,7 +100,7 @@ async def test_tags(store: MetadataStore, run_id: str) -> None:
     assert (await store.get_run(run_id)).info.run_name == "named"
     await store.delete_tag(run_id, "a")
     assert "a" not in (await store.get_run(run_id)).data.tags
-    with pytest.raises(NotFoundError, match="'a'"):
+    with pytest.raises(NotFoundError, match=r"\ba\b"):
         await store.delete_tag(run_id, "a")
 
 

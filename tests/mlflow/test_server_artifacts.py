@@ -10,6 +10,7 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact import artifact_repo
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from asyncstore.testing.fault_proxy import Answer, FaultProxy, Request
 from tests.servers.asyncstore_server import AsyncstoreServer
@@ -124,7 +125,7 @@ def test_a_tree_goes_through_the_server_and_back(
     assert mlflow.artifacts.load_text(f"runs:/{run_id}/models/x.txt") == "x"
     with pytest.raises(Exception, match=r"404|path is correct"):
         client.download_artifacts(run_id, "nothing", str(tmp_path))
-    repository = mlflow.artifacts.get_artifact_repository(client.get_run(run_id).info.artifact_uri)
+    repository: Any = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
     repository.delete_artifacts("models")
     assert [each.path for each in client.list_artifacts(run_id)] == ["d.json"]
 

@@ -32,6 +32,7 @@ ROUTES = Routes(
         Route("POST", "/api/2.0/mlflow/runs/create", _no_handler),
         Route("POST", "/api/2.0/mlflow/runs/search", _no_handler, Request, reads=True),
         AsgiRoute("PUT", "/api/2.0/mlflow-artifacts/artifacts/{path:path}", _no_handler),
+        Route("POST", "/api/2.0/mlflow-artifacts/mpu/create/{path:path}", _no_handler),
     ]
 )
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from asyncstore.testing.fault_proxy import FaultProxy
+from asyncstore.testing.fault_proxy import Answer, FaultProxy, Reset
 from tests.server.http import call, eventually, half_a_request, request, sampled
 from tests.servers.asyncstore_server import AsyncstoreServer
 from tests.servers.base import HOST
@@ -140,6 +140,43 @@ def test_a_client_that_goes_away_ends_the_reading(
     finally:
         storage.bytes_per_second = None
     assert request(s3_server.port, "GET", "/health").body == b"OK"
+
+
+def test_a_storage_that_breaks_off_ends_the_connection(
+    s3_server: AsyncstoreServer, storage: FaultProxy
+) -> None:
+    """Half a file must not look like a whole one."""
+    path = f"{ARTIFACTS}/broken/large.bin"
+    request(s3_server.port, "PUT", path, bytes(20 * MIB))
+    fault = Reset(after=5 * MIB, matches=lambda each: each.method == "GET")
+    storage.faults.append(fault)
+    try:
+        with pytest.raises(http.client.IncompleteRead):
+            request(s3_server.port, "GET", path)
+    finally:
+        storage.faults.remove(fault)
+    assert fault.count > 0
+    assert request(s3_server.port, "GET", path).body == bytes(20 * MIB)
+
+
+def test_a_storage_that_refuses_says_so(
+    s3_server: AsyncstoreServer, storage: FaultProxy, bucket: str, radosgw: RadosGateway
+) -> None:
+    body = b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
+    path = f"{ARTIFACTS}/refused/large.bin"
+    request(s3_server.port, "PUT", path, b"small")
+    for method, content in (("GET", None), ("PUT", b"changed"), ("PUT", bytes(20 * MIB))):
+        fault = Answer(status=403, body=body, matches=lambda each: "refused" in each.path)
+        storage.faults.append(fault)
+        try:
+            answer = request(s3_server.port, method, path, content)
+        finally:
+            storage.faults.remove(fault)
+        assert (answer.status, answer.json["error_code"]) == (403, "PERMISSION_DENIED")
+        # Whose keys the server has is nobody's business.
+        assert radosgw.environment["AWS_ACCESS_KEY_ID"].encode() not in answer.body
+    assert radosgw.open_multipart_uploads(bucket) == []
+    assert request(s3_server.port, "GET", path).body == b"small"
 
 
 OUTSIDE = [

@@ -158,6 +158,13 @@ def test_what_is_in_flight_finishes_before_it_stops(start: Start) -> None:
     assert (server.directory / "mlartifacts" / "late.txt").read_bytes() == b"halfhalf"
 
 
+def test_an_upload_whose_client_falls_silent_leaves_nothing(start: Start) -> None:
+    server = start(environment={"ASYNCSTORE_SERVER_CLIENT_TIMEOUT": "1"})
+    answer = _Upload(server, "never.txt").answer()
+    assert answer.startswith("HTTP/1.1 408 ")
+    assert _stored(server) == []
+
+
 def test_what_does_not_finish_in_time_fails_with_an_answer_and_leaves_nothing(
     start: Start,
 ) -> None:
@@ -168,8 +175,11 @@ def test_what_does_not_finish_in_time_fails_with_an_answer_and_leaves_nothing(
     assert answer.startswith("HTTP/1.1 503 ")
     assert "TEMPORARILY_UNAVAILABLE" in answer
     assert server.process.wait(30) == 0
-    stored = [each for each in (server.directory / "mlartifacts").rglob("*") if each.is_file()]
-    assert stored == []
+    assert _stored(server) == []
+
+
+def _stored(server: Running) -> list[Path]:
+    return [each for each in (server.directory / "mlartifacts").rglob("*") if each.is_file()]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
@@ -212,6 +222,7 @@ def test_a_public_address_without_users_by_name(start: Start) -> None:
         (["--uvicorn-opts", "--no-such-option"], "No such option"),
         (["--backend-store-uri", "ftp://u:s3cr3t@localhost/x"], "INVALID_PARAMETER_VALUE"),
         (["--port", "65536"], "65535"),
+        (["--workers", "2", "--allowed-hosts", ","], "MLFLOW_SERVER_ALLOWED_HOSTS"),
     ],
 )
 @pytest.mark.usefixtures("in_tmp_path")
@@ -347,3 +358,25 @@ def test_a_port_that_is_taken_is_an_error(start: Start, tmp_path: Path) -> None:
         )
         assert done.returncode not in (0, None)
         assert "address already in use" in done.stderr.lower()
+
+
+@pytest.mark.parametrize("library", ["fastapi", "msgspec", "uvicorn"])
+def test_a_missing_library_is_named_with_its_extra(library: str, tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.modules[{library!r}] = None; from asyncstore.cli import main; "
+        "sys.exit(main(['server']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 1
+    assert f"needs the library {library}; run: pip install 'asyncstore[server]'" in done.stderr
+
+
+def test_the_command_line_brings_no_library_of_the_server() -> None:
+    code = (
+        "import sys, asyncstore.cli.app; print(*{each.partition('.')[0] for each in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"fastapi", "msgspec", "starlette", "uvicorn", "prometheus_client", "opentelemetry"}
+    assert not heavy & set(done.stdout.split())

@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asyncstore.server import access_log
+from asyncstore.server import access_log, create_app
 from asyncstore.server.access_log import AccessLogMiddleware, LineWriter
 from asyncstore.server.metrics import MetricsMiddleware, MetricsPage, ServerMetrics
 from asyncstore.server.telemetry import TelemetryMiddleware
@@ -97,7 +97,7 @@ def test_a_worker_that_has_ended_is_not_in_flight(tmp_path: Path) -> None:
         from asyncstore.server.metrics import ServerMetrics
         metrics = ServerMetrics(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         metrics.in_flight.inc()
-        metrics.total.labels("GET", "/", "200").inc()
+        metrics.ended(("GET", "/", "200"), 0.1)
         sys.stdout.buffer.write(metrics.text())
     """
     environment = {"PATH": os.defpath, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
@@ -169,6 +169,24 @@ def test_a_reader_that_is_slow_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) 
     assert dropped + len(lines) - 2 == 20
 
 
+def test_lines_of_several_workers_do_not_mix() -> None:
+    written: list[str] = []
+
+    class Pipe(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    writer = LineWriter(Pipe())
+    lines = [str(number) * 50 for number in range(1000)]
+    for line in lines:
+        writer.write(line)
+    writer.close()
+    assert "".join(written).splitlines() == lines
+    assert len(written) > 1
+    assert all(len(each) <= access_log.MAX_BLOCK and each.endswith("\n") for each in written)
+
+
 def test_a_log_that_cannot_be_written_stops_nothing() -> None:
     file = io.StringIO()
     file.close()
@@ -208,3 +226,17 @@ def test_a_request_is_a_span_below_the_client_s(exporter: InMemorySpanExporter) 
     assert good.attributes["http.response.status_code"] == 200
     assert "s3cr3t" not in good.to_json()
     assert (bad.name, bad.status.is_ok) == ("GET", False)
+
+
+def test_the_server_has_one_span_for_a_request_and_no_query_in_it(
+    exporter: InMemorySpanExporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exporter.clear()
+    monkeypatch.setenv("ASYNCSTORE_SERVER_TELEMETRY", "true")
+    with served(create_app(f"sqlite:///{tmp_path}/mlflow.db")) as url:
+        path = "/api/2.0/mlflow/experiments/get-by-name"
+        query = {"experiment_name": "Default", "token": "s3cr3t"}
+        assert httpx.get(url + path, params=query).status_code == 200
+    (span,) = exporter.get_finished_spans()
+    assert span.name == f"GET {path}"
+    assert "s3cr3t" not in span.to_json()

@@ -1,0 +1,189 @@
+"""Traces and spans, over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from typing_extensions import override
+
+from asyncstore.entities import PagedList, Span, Trace, TraceInfo
+from asyncstore.errors import (
+    AsyncStoreError,
+    InvalidParameterError,
+    NotFoundError,
+    UnsupportedError,
+)
+from asyncstore.metadata import validation
+from asyncstore.metadata.interface.traces import SEARCH_TRACES_DEFAULT_MAX_RESULTS
+from asyncstore.metadata.rest.base import API, API_3, RestBase, chunks, piece, token_of
+from asyncstore.rest.json_fields import integer, message, messages
+from asyncstore.rest.json_spans import otlp_export_to_json
+from asyncstore.rest.json_traces import (
+    trace_from_json,
+    trace_info_from_json,
+    trace_info_to_json,
+    trace_location_to_json,
+)
+
+__all__ = ["RestTraces"]
+
+TRACES = f"{API_3}/traces"
+EXPERIMENT_HEADER = "x-mlflow-experiment-id"
+# What MLflow's server finds at once.
+SEARCH_AT_ONCE = 500
+# So many ids fit a request's first line everywhere.
+TRACES_AT_ONCE = 50
+DELETE_AT_ONCE = 100
+
+
+class RestTraces(RestBase):
+    """The methods of a store that concern traces and spans."""
+
+    @override
+    async def start_trace(self, trace_info: TraceInfo) -> TraceInfo:
+        wanted = {"trace": {"trace_info": trace_info_to_json(trace_info)}}
+        found = await self._post(TRACES, wanted, repeatable=True)
+        return trace_info_from_json(message(message(found, "trace"), "trace_info"))
+
+    @override
+    async def log_spans(self, location: str, spans: Sequence[Span]) -> list[Span]:
+        if not spans:
+            return []
+        validation.experiment_id_number(location)
+        await self._ask(
+            "POST",
+            "/v1/traces",
+            otlp_export_to_json(spans),
+            repeatable=True,
+            headers={EXPERIMENT_HEADER: str(location)},
+        )
+        return list(spans)
+
+    @override
+    async def get_trace_info(self, trace_id: str) -> TraceInfo:
+        found = await self._get(f"{TRACES}/{piece(trace_id)}")
+        return trace_info_from_json(message(message(found, "trace"), "trace_info"))
+
+    @override
+    async def get_trace(self, trace_id: str, *, allow_partial: bool = False) -> Trace:
+        wanted = {"trace_id": trace_id, "allow_partial": allow_partial}
+        try:
+            # MLflow's server says with a 500 that the spans are elsewhere, which stays so.
+            found = await self._ask("GET", f"{TRACES}/get", params=wanted, repeatable=False)
+        except AsyncStoreError as error:
+            # MLflow before 3.6 takes `get` for the id of a trace.
+            if isinstance(error, NotFoundError) and "'get'" in error.message:
+                reason = "the server's MLflow is too old"
+            elif "not stored in tracking store" in error.message:
+                reason = f"the spans of trace {trace_id} are artifacts"
+            else:
+                raise
+            raise UnsupportedError(f"{error.message}: {reason}") from error
+        return trace_from_json(message(found, "trace"))
+
+    @override
+    async def batch_get_traces(
+        self,
+        trace_ids: Sequence[str],
+        location: str | None = None,
+        experiment_ids: Sequence[str] | None = None,
+    ) -> list[Trace]:
+        if experiment_ids is not None and not experiment_ids:
+            return []
+        traces: dict[str, Trace] = {}
+        for some in chunks(trace_ids, TRACES_AT_ONCE):
+            found = await self._get(
+                f"{TRACES}/batchGet",
+                trace_ids=list(some),
+                experiment_ids=None if experiment_ids is None else list(experiment_ids),
+            )
+            read = map(trace_from_json, messages(found, "traces"))
+            traces |= {trace.info.trace_id: trace for trace in read}
+        return [traces[each] for each in dict.fromkeys(trace_ids) if each in traces]
+
+    @override
+    async def batch_get_trace_infos(
+        self,
+        trace_ids: Sequence[str],
+        location: str | None = None,
+        experiment_ids: Sequence[str] | None = None,
+    ) -> list[TraceInfo]:
+        if not trace_ids or (experiment_ids is not None and not experiment_ids):
+            return []
+        wanted = {
+            "trace_ids": list(trace_ids),
+            "experiment_ids": None if experiment_ids is None else list(experiment_ids),
+        }
+        found = await self._post(f"{TRACES}/batchGetInfos", wanted, repeatable=True)
+        infos = map(trace_info_from_json, messages(found, "trace_infos"))
+        by_id = {info.trace_id: info for info in infos}
+        return [by_id[each] for each in dict.fromkeys(trace_ids) if each in by_id]
+
+    @override
+    async def search_traces(
+        self,
+        experiment_ids: Sequence[str] | None = None,
+        filter_string: str | None = None,
+        max_results: int = SEARCH_TRACES_DEFAULT_MAX_RESULTS,
+        order_by: Sequence[str] | None = None,
+        page_token: str | None = None,
+        locations: Sequence[str] | None = None,
+    ) -> PagedList[TraceInfo]:
+        where = locations or experiment_ids
+        if not where:
+            raise InvalidParameterError("give experiment_ids or locations to search traces in")
+        validation.max_results(max_results)
+        wanted: dict[str, Any] = {
+            "locations": [trace_location_to_json(str(each)) for each in where],
+            "filter": filter_string,
+            "order_by": list(order_by or ()),
+            "page_token": page_token,
+        }
+        infos: list[TraceInfo] = []
+        while True:
+            wanted["max_results"] = min(max_results - len(infos), SEARCH_AT_ONCE)
+            found = await self._post(f"{TRACES}/search", wanted, repeatable=True)
+            infos.extend(map(trace_info_from_json, messages(found, "traces")))
+            token = token_of(found)
+            if token is None or len(infos) >= max_results:
+                return PagedList(infos, token)
+            wanted["page_token"] = token
+
+    @override
+    async def set_trace_tag(self, trace_id: str, key: str, value: str) -> None:
+        key, value = validation.trace_tag(key, value)
+        path = f"{API}/traces/{piece(trace_id)}/tags"
+        await self._ask("PATCH", path, {"key": key, "value": value})
+
+    @override
+    async def delete_trace_tag(self, trace_id: str, key: str) -> None:
+        path = f"{API}/traces/{piece(trace_id)}/tags"
+        await self._ask("DELETE", path, {"key": key}, repeatable=False)
+
+    @override
+    async def delete_traces(
+        self,
+        experiment_id: str,
+        max_timestamp_millis: int | None = None,
+        max_traces: int | None = None,
+        trace_ids: Sequence[str] | None = None,
+    ) -> int:
+        validation.experiment_id_number(experiment_id)
+        deleted = 0
+        for some in chunks(trace_ids or (), DELETE_AT_ONCE) or [()]:
+            wanted = {
+                "experiment_id": str(experiment_id),
+                "max_timestamp_millis": max_timestamp_millis,
+                "max_traces": max_traces,
+                "request_ids": list(some),
+            }
+            found = await self._post(f"{API}/traces/delete-traces", wanted)
+            deleted += integer(found, "traces_deleted")
+        return deleted
+
+    @override
+    async def link_traces_to_run(self, trace_ids: Sequence[str], run_id: str) -> None:
+        validation.run_id(run_id)
+        wanted = {"trace_ids": list(trace_ids), "run_id": run_id}
+        await self._post(f"{API}/traces/link-to-run", wanted, repeatable=True)
