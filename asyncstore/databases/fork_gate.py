@@ -1,7 +1,8 @@
-"""A fork waits until no thread is inside SQLite.
+"""A fork waits until no thread is inside SQLite, and no transaction is open.
 
 SQLite has locks for the whole process. A fork copies them as they are, and one that another thread
-holds in that moment stays locked in the child for ever, which hangs at its first statement.
+or a transaction holds in that moment stays locked in the child for ever, which hangs at its first
+statement.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from types import TracebackType
 
 __all__ = ["inside_sqlite"]
 
-#: Seconds that a fork waits for statements that run; such locks are held for microseconds of them.
+#: Seconds that a fork waits for statements and transactions, which take milliseconds.
 WAIT_WITHIN = 5.0
 
 
@@ -29,6 +30,10 @@ class ForkGate:
         self._closed = False
 
     def __enter__(self) -> None:
+        self.enter()
+
+    def enter(self) -> None:
+        """Wait while the process forks; `leave` must follow, from whichever thread."""
         with self._changed:
             while self._closed:
                 self._changed.wait()
@@ -40,6 +45,10 @@ class ForkGate:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Undo `enter`."""
         with self._changed:
             self._inside -= 1
             if self._closed:
