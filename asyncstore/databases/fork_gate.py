@@ -7,6 +7,7 @@ statement.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from types import TracebackType
@@ -15,6 +16,8 @@ __all__ = ["inside_sqlite"]
 
 #: Seconds that a fork waits for statements and transactions, which take milliseconds.
 WAIT_WITHIN = 5.0
+#: The same in a thread with an event loop, whose own transactions cannot end meanwhile.
+WAIT_WITHIN_ON_LOOP = 0.2
 
 
 class ForkGate:
@@ -61,13 +64,22 @@ class ForkGate:
                 self._changed.wait()
             self._closed = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._inside, WAIT_WITHIN)
+            within = WAIT_WITHIN_ON_LOOP if _has_loop() else WAIT_WITHIN
+            self._changed.wait_for(lambda: not self._inside, within)
 
     def open(self) -> None:
         """Let everybody in again."""
         with self._changed:
             self._closed = False
             self._changed.notify_all()
+
+
+def _has_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 inside_sqlite = ForkGate()
