@@ -36,7 +36,8 @@ async def connect(database: str, **options: Any) -> DirectConnection:
 
     def open_file() -> sqlite3.Connection:
         with inside_sqlite:
-            return sqlite3.connect(database, **options)
+            opened: sqlite3.Connection = sqlite3.connect(database, **options)
+            return opened
 
     connection = DirectConnection(open_file, 64)
     # A store that somebody forgot to close must not keep the interpreter from exiting.
