@@ -286,6 +286,8 @@ WHO = """
 def test_installing_changes_nothing() -> None:
     found = json.loads(run_python(WHO).stdout)
     assert {"asyncstore+s3", "asyncstore+file", "asyncstore+github"} <= set(found["ours"])
+    drivers = ("postgresql+psycopg2", "mysql+pymysql", "mssql+pyodbc", "sqlite+pysqlite")
+    assert {f"asyncstore+{driver}" for driver in drivers} <= set(found["ours"])
     assert all(name.startswith("asyncstore+") for name in found["ours"])
     assert found["warnings"] == []
 
