@@ -16,7 +16,7 @@ import asyncstore
 from asyncstore import demo_model
 from asyncstore.cli import main
 from asyncstore.demo import ALIAS, REGISTERED_MODEL, TRACES
-from asyncstore.entities import FileInfo, Run
+from asyncstore.entities import FileInfo, Run, Trace
 from tests.servers.radosgw import RadosGateway
 from tests.terminal import Terminal
 
@@ -52,6 +52,7 @@ async def check_registered(report: dict[str, object]) -> None:
         traces = await client.search_traces([experiment], filter_string=f"run_id = '{best}'")
         assert len(traces) == report["traces"] == TRACES == 5
         for trace in traces:
+            assert isinstance(trace, Trace)
             (said,) = trace.info.assessments
             assert said.name == "all_right"
             assert {span.name for span in trace.data.spans} == {"predict", "network"}

@@ -63,3 +63,20 @@ async def test_every_call_of_the_driver_is_inside(tmp_path: Path) -> None:
         assert inside_sqlite._inside == 0
     finally:
         await connection.close()
+
+
+@pytest.mark.anyio
+async def test_a_transaction_stays_inside(tmp_path: Path) -> None:
+    connection = await sqlite_driver.connect(
+        str(tmp_path / "m.db"), check_same_thread=False, isolation_level=None
+    )
+    seen = []
+    try:
+        for sql in ("CREATE TABLE t (a)", "BEGIN IMMEDIATE", "INSERT INTO t VALUES (1)", "COMMIT"):
+            await connection.execute_all(sql, (), many=False)
+            seen.append(inside_sqlite._inside)
+        await connection.execute_all("BEGIN IMMEDIATE", (), many=False)
+    finally:
+        await connection.close()
+    assert seen == [0, 1, 1, 0]
+    assert inside_sqlite._inside == 0

@@ -175,6 +175,22 @@ def test_the_exit_finishes_what_is_under_way_and_closes_the_database(tmp_path: P
     ]
 
 
+def test_what_fails_at_the_exit_skips_nothing_that_comes_after(tmp_path: Path) -> None:
+    source = """
+        import logging
+        logging.disable()
+        experiments()
+        async def fail():
+            raise ValueError("no")
+        async def finish():
+            print("finished")
+        get_portal().before_closing(fail)
+        get_portal().before_closing(finish)
+        atexit.register(lambda: print(sorted(os.listdir())))
+    """
+    assert program(source, "sqlite:///m.db", tmp_path) == "finished\n['m.db']\n"
+
+
 def test_a_first_use_at_the_exit_is_refused(tmp_path: Path) -> None:
     source = """
         @atexit.register

@@ -36,7 +36,8 @@ async def connect(database: str, **options: Any) -> DirectConnection:
 
     def open_file() -> sqlite3.Connection:
         with inside_sqlite:
-            return sqlite3.connect(database, **options)
+            opened: sqlite3.Connection = sqlite3.connect(database, **options)
+            return opened
 
     connection = DirectConnection(open_file, 64)
     # A store that somebody forgot to close must not keep the interpreter from exiting.
@@ -60,6 +61,9 @@ async def connect(database: str, **options: Any) -> DirectConnection:
 class DirectConnection(aiosqlite.Connection):
     """A connection whose cursors do everything in one trip."""
 
+    # Of `inside_sqlite`, since a transaction began.
+    _inside = False
+
     def cursor(self) -> DirectCursor:  # type: ignore[override]  # not a coroutine, on purpose
         """A cursor, without asking the thread for it."""
         return DirectCursor(self)
@@ -71,10 +75,24 @@ class DirectConnection(aiosqlite.Connection):
 
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         def execute() -> Any:
-            with inside_sqlite:
+            if not self._inside:
+                inside_sqlite.enter()
+            try:
                 return fn(*args, **kwargs)
+            finally:
+                # A child would inherit the locks of a transaction, with nobody to end it.
+                self._inside = self._is_in_transaction()
+                if not self._inside:
+                    inside_sqlite.leave()
 
         return await super()._execute(execute)  # type: ignore[no-untyped-call]  # untyped there
+
+    def _is_in_transaction(self) -> bool:
+        try:
+            return self.in_transaction
+        except (sqlite3.ProgrammingError, ValueError):
+            # It was closed.
+            return False
 
     async def rollback(self) -> None:
         """Roll back, if there is something; SQLAlchemy asks after every read."""

@@ -9,10 +9,11 @@ from typing import TypeVar
 import anyio
 
 from asyncstore import settings
-from asyncstore.artifacts import ArtifactRepository
+from asyncstore.artifacts import ArtifactRepository, TransferOptions
 from asyncstore.mlflow_plugin.portal import Portal, get_portal
+from asyncstore.retry import RetryPolicy
 
-__all__ = ["StreamedUpload", "call"]
+__all__ = ["StreamedUpload", "call", "shared"]
 
 T = TypeVar("T")
 PIECE = 1024 * 1024
@@ -35,23 +36,33 @@ def call(artifact_uri: str, action: Callable[[ArtifactRepository], Awaitable[T]]
     portal = get_portal()
     if portal.closed:
         return asyncio.run(_alone(artifact_uri, action))
-    return portal.call(_shared(portal, artifact_uri, action))
+    return portal.call(shared(portal, artifact_uri, action))
 
 
 async def _alone(artifact_uri: str, action: Callable[[ArtifactRepository], Awaitable[T]]) -> T:
-    async with ArtifactRepository(artifact_uri) as repository:
+    # A thread that cannot be started looks like a storage that is away, and will not come back.
+    transfer = TransferOptions(retry=RetryPolicy(attempts=1))
+    async with ArtifactRepository(artifact_uri, transfer=transfer) as repository:
         return await action(repository)
 
 
-def _shared(
+def shared(
     portal: Portal, artifact_uri: str, action: Callable[[ArtifactRepository], Awaitable[T]]
 ) -> Callable[[], Awaitable[T]]:
+    """What to run on the portal to do something with a repository.
+
+    Args:
+        portal: Where the repository's connections are.
+        artifact_uri: The root.
+        action: What to do with it.
+    """
     # Variables that change take effect with the next call, as in MLflow.
     environment = settings.storage_environment()
 
     async def run() -> T:
-        client = portal.client(None, None, "artifacts", environment)
-        return await action(await client.get_artifact_repository(artifact_uri))
+        async with portal.artifact_client(environment) as client:
+            return await action(await client.get_artifact_repository(artifact_uri))
+        raise AssertionError("unreachable")
 
     return run
 
@@ -79,7 +90,7 @@ class StreamedUpload:
 
         A cancellation, and what `chunks` raises, cancels the upload, which cleans up on the portal.
         """
-        store = _shared(self._portal, self._artifact_uri, self._store)
+        store = shared(self._portal, self._artifact_uri, self._store)
 
         async def receive() -> None:
             # Closed whatever happens, so that nobody waits to hand over what nobody takes.

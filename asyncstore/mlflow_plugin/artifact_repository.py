@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from mlflow.entities import FileInfo
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 from mlflow.store.artifact import artifact_repo
+from mlflow.utils.async_logging.run_operations import RunOperations
 from mlflow.utils.file_utils import ArtifactProgressBar
 
 from asyncstore import uris
@@ -20,7 +22,9 @@ from asyncstore.artifacts import ArtifactRepository
 from asyncstore.errors import AsyncStoreError
 from asyncstore.mlflow_plugin import artifact_policy
 from asyncstore.mlflow_plugin.artifact_calls import StreamedUpload, call
+from asyncstore.mlflow_plugin.async_artifacts import async_artifacts
 from asyncstore.mlflow_plugin.errors import translated
+from asyncstore.mlflow_plugin.portal import get_portal
 
 __all__ = ["AsyncStoreRepository", "LocalAsyncStoreRepository", "repository_of"]
 
@@ -160,6 +164,41 @@ class AsyncStoreRepository(artifact_repo.ArtifactRepository, mixin("StreamUpload
 
         self._call(lambda repository: repository.write_stream(path, pieces()))
 
+    def _log_artifact_async(
+        self, filename: str, artifact_path: str | None = None, artifact: Any = None
+    ) -> RunOperations:
+        """Queue a picture on asyncstore's loop, which makes a file of it and uploads that.
+
+        Args:
+            filename: The file, whose ending says the format.
+            artifact_path: The directory to put it in; None for the root.
+            artifact: A picture of Pillow.
+
+        Returns:
+            MLflow's handle, to wait for the outcome.
+        """
+        from PIL import Image
+
+        path = _joined(artifact_path, filename)
+        # Here, since it imports: a fork in that moment would leave the module locked in the child.
+        kind = Image.registered_extensions().get(Path(filename).suffix.lower())
+
+        async def log(repository: ArtifactRepository) -> None:
+            data = await anyio.to_thread.run_sync(_encoded, artifact, kind)
+            await repository.write_bytes(path, data)
+
+        if get_portal().closed:
+            self._call(log)
+            return RunOperations([])
+        try:
+            return async_artifacts.log(self.artifact_uri, path, log)
+        except AsyncStoreError as error:
+            raise translated(error) from error
+
+    def flush_async_logging(self) -> None:
+        """Wait until all that was queued, for any root, is logged, or has failed."""
+        async_artifacts.flush()
+
     async def log_artifact_from_async_stream(
         self,
         chunks: AsyncIterable[bytes],
@@ -274,6 +313,12 @@ def _destination(dst_path: str | os.PathLike[str] | None) -> str | None:
             INVALID_PARAMETER_VALUE,
         )
     return str(destination)
+
+
+def _encoded(picture: Any, kind: str | None) -> bytes:
+    content = io.BytesIO()
+    picture.save(content, format=kind)
+    return content.getvalue()
 
 
 def _joined(artifact_path: str | None, file_name: str) -> str:

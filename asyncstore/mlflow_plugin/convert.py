@@ -14,11 +14,7 @@ from mlflow.store.entities import PagedList as MlflowPagedList
 
 from asyncstore import entities as ours
 
-__all__ = ["Unconvertible", "arguments", "result"]
-
-
-class Unconvertible(Exception):
-    """An argument that asyncstore has no entity for: the method is MLflow's."""
+__all__ = ["arguments", "result"]
 
 
 # Arguments: from MLflow's to asyncstore's, by the argument's name in MLflow's stores
@@ -29,9 +25,6 @@ def arguments(given: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         given: MLflow's arguments by name.
-
-    Raises:
-        Unconvertible: One of them is something that asyncstore does not have.
     """
     converted: dict[str, Any] = {}
     for name, value in given.items():

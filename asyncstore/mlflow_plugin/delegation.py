@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -33,7 +35,13 @@ class OnAsyncStore:
     #: MLflow's names of the methods that asyncstore runs, and asyncstore's names of them.
     on_asyncstore: Mapping[str, str] = {}
     db_uri: str
+    #: Of MLflow's half.
+    engine: Any
     asyncstore_artifact_location: str | None = None
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        _all.add(self)
 
     def run_on_asyncstore(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """Call a method of asyncstore's store and wait for it.
@@ -104,3 +112,15 @@ def _method(mlflows: Callable[..., Any], name: str) -> Callable[..., Any]:
         return (list(found), found.token) if name == "search_traces" else found
 
     return method
+
+
+_all: weakref.WeakSet[OnAsyncStore] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # The connections that MLflow's half has open are the parent's; SQLAlchemy says to do this.
+    for store in _all:
+        store.engine.dispose(close=False)
+
+
+os.register_at_fork(after_in_child=_after_fork)

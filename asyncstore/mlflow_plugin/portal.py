@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
@@ -28,13 +29,25 @@ _logger = logging.getLogger(__name__)
 
 #: Seconds that the exit of the interpreter waits for what is under way.
 EXIT_WITHIN = 60.0
+#: Clients of artifacts that are kept open, each for other variables.
+ARTIFACT_CLIENTS = 4
+
+
+class _ArtifactClient:
+    """A client, and how many calls use it now."""
+
+    def __init__(self) -> None:
+        self.client = Client()
+        self.calls = 0
 
 
 class Portal:
     """A background event loop, and the clients that live on it. Made by `get_portal`."""
 
     def __init__(self) -> None:
-        self._clients: dict[tuple[str | None, ...], Client] = {}
+        self._clients: dict[tuple[str | None, str | None], Client] = {}
+        # The one used last is last. On the loop only.
+        self._artifact_clients: dict[str, _ArtifactClient] = {}
         self._closing: list[Callable[[], Awaitable[None]]] = []
         self._closed = True
         self._ended = threading.Event()
@@ -107,19 +120,39 @@ class Portal:
             )
         return self._blocking.start_task_soon(function)
 
-    def client(self, tracking_uri: str | None, artifact_location: str | None, *key: str) -> Client:
+    def client(self, tracking_uri: str | None, artifact_location: str | None) -> Client:
         """The client of a database, one for the process.
 
         Args:
             tracking_uri: As for `Client`.
             artifact_location: As for `Client`.
-            *key: What else tells clients apart.
         """
         # One operation on a dictionary, so that threads need no lock; opening comes later.
         return self._clients.setdefault(
-            (tracking_uri, artifact_location, *key),
+            (tracking_uri, artifact_location),
             Client(tracking_uri, artifact_location=artifact_location),
         )
+
+    @asynccontextmanager
+    async def artifact_client(self, environment: str) -> AsyncIterator[Client]:
+        """The client that opens artifacts as the process's variables say; on the loop.
+
+        Those of variables that have changed since are closed, but for the last few, when no call
+        uses them any more.
+
+        Args:
+            environment: Tells the variables apart; see `settings.storage_environment`.
+        """
+        used = self._artifact_clients.pop(environment, None) or _ArtifactClient()
+        self._artifact_clients[environment] = used
+        used.calls += 1
+        try:
+            yield used.client
+        finally:
+            used.calls -= 1
+            idle = [key for key, each in self._artifact_clients.items() if not each.calls]
+            for key in idle[: max(0, len(self._artifact_clients) - ARTIFACT_CLIENTS)]:
+                await self._finish(self._artifact_clients.pop(key).client.aclose)
 
     def before_closing(self, finish: Callable[[], Awaitable[None]]) -> None:
         """Have something awaited on the loop before the clients are closed at exit.
@@ -146,10 +179,18 @@ class Portal:
 
     async def _close(self) -> None:
         for finish in self._closing:
-            await finish()
+            await self._finish(finish)
+        of_artifacts = [each.client for each in self._artifact_clients.values()]
         async with task_group() as tasks:
-            for client in self._clients.values():
-                tasks.start_soon(client.aclose)
+            for client in (*self._clients.values(), *of_artifacts):
+                tasks.start_soon(self._finish, client.aclose)
+
+    async def _finish(self, finish: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await finish()
+        except Exception:
+            # What comes after it must not be lost with it.
+            _logger.exception("asyncstore could not finish")
 
 
 _lock = threading.Lock()

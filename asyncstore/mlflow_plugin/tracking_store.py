@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import weakref
 from typing import Any
 
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -96,7 +94,6 @@ class TrackingStore(OnAsyncStore, SqlAlchemyStore):  # type: ignore[misc]  # MLf
         self.asyncstore_artifact_location = artifact_root(artifact_uri)
         super().__init__(database_uri(store_uri), self.asyncstore_artifact_location)
         self._async_logging = AsyncLogging(self._log_batch)
-        _all.add(self)
 
     async def _log_batch(
         self, run_id: str, metrics: list[Metric], params: list[Param], tags: dict[str, str]
@@ -131,15 +128,3 @@ class TrackingStore(OnAsyncStore, SqlAlchemyStore):  # type: ignore[misc]  # MLf
     def shut_down_async_logging(self) -> None:
         """As `flush_async_logging`: there is no thread of its own to end."""
         self.flush_async_logging()
-
-
-_all: weakref.WeakSet[TrackingStore] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    # The connections that MLflow's half has open are the parent's; SQLAlchemy says to do this.
-    for store in _all:
-        store.engine.dispose(close=False)
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -147,12 +147,11 @@ def metric_from_json(d: Mapping[str, Any]) -> Metric:
 
 def metric_with_run_id_to_json(found: MetricWithRunId) -> dict[str, Any]:
     """A value of a metric and its run as MLflow's `MetricWithRunId`."""
-    metric = found.metric
     return {
-        "key": metric.key,
-        "value": number_to_json(metric.value),
-        "timestamp": metric.timestamp,
-        "step": metric.step,
+        "key": found.key,
+        "value": number_to_json(found.value),
+        "timestamp": found.timestamp,
+        "step": found.step,
         "run_id": found.run_id,
     }
 
@@ -160,8 +159,11 @@ def metric_with_run_id_to_json(found: MetricWithRunId) -> dict[str, Any]:
 def metric_with_run_id_from_json(d: Mapping[str, Any]) -> MetricWithRunId:
     """A value of a metric and its run from MLflow's `MetricWithRunId`."""
     return MetricWithRunId(
-        text(d, "run_id"),
-        Metric(text(d, "key"), number(d, "value"), integer(d, "timestamp"), integer(d, "step")),
+        text(d, "key"),
+        number(d, "value"),
+        integer(d, "timestamp"),
+        integer(d, "step"),
+        run_id=text(d, "run_id"),
     )
 
 

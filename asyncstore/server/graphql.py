@@ -93,7 +93,7 @@ def _shown(error: Any) -> dict[str, str]:
     return {"message": "the server failed to answer; its log says why"}
 
 
-def _resolve(source: Any, info: GraphQLResolveInfo, **arguments: Any) -> Any:
+def _resolve(source: Any, info: GraphQLResolveInfo[Any], **arguments: Any) -> Any:
     from asyncstore.server import graphql_schema
 
     name = graphql_schema.snake_case(info.field_name)

@@ -223,7 +223,7 @@ def prepared(query: str, max_root_fields: int, max_aliases: int) -> DocumentNode
     return document
 
 
-def field_of(source: Any, info: GraphQLResolveInfo, **_: object) -> Any:
+def field_of(source: Any, info: GraphQLResolveInfo[Any], **_: object) -> Any:
     """The value of a field that has no resolver: of the JSON of MLflow's REST API.
 
     Names are its own in camel case; a list that is empty is not there.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from asyncstore.entities import Expectation, Feedback
+from asyncstore.entities import Expectation, Feedback, PromptVersion
 from asyncstore.errors import InvalidParameterError
 from asyncstore.rest.json_traces import (
     assessment_from_json,
@@ -112,6 +112,19 @@ class LinkTracesToRun(Request):
 
     trace_ids: list[str]
     run_id: RequiredText
+
+
+class PromptVersionRef(Request):
+    """A version of a prompt."""
+
+    name: RequiredText
+    version: Int64
+
+
+class LinkPromptsToTrace(OfTrace):
+    """Versions of prompts that a trace used."""
+
+    prompt_versions: list[PromptVersionRef]
 
 
 class CreateAssessment(OfTrace):
@@ -232,6 +245,13 @@ async def link_traces_to_run(server: Server, request: LinkTracesToRun) -> dict[s
     return {}
 
 
+async def link_prompts_to_trace(server: Server, request: LinkPromptsToTrace) -> dict[str, Any]:
+    """Record that a trace used versions of prompts."""
+    versions = [PromptVersion(each.name, each.version, "") for each in request.prompt_versions]
+    await server.store.link_prompts_to_trace(request.trace_id, versions)
+    return {}
+
+
 async def create_assessment(server: Server, request: CreateAssessment) -> dict[str, Any]:
     """Record what somebody says of a trace."""
     given = assessment_from_json({**request.assessment, "trace_id": request.trace_id})
@@ -294,6 +314,7 @@ ROUTES: tuple[AnyRoute, ...] = (
     Route("POST", API + "/delete-traces", delete_traces, DeleteTraces),
     Route("POST", OLDER_API + "/delete-traces", delete_traces, DeleteTraces),
     Route("POST", OLDER_API + "/link-to-run", link_traces_to_run, LinkTracesToRun),
+    Route("POST", OLDER_API + "/link-prompts", link_prompts_to_trace, LinkPromptsToTrace),
     Route("GET", API + "/{trace_id}", get_trace_info, OfTrace),
     Route("PATCH", API + "/{trace_id}/tags", set_trace_tag, SetTraceTag),
     Route("PATCH", OLDER_API + "/{trace_id}/tags", set_trace_tag, SetTraceTag),

@@ -8,7 +8,7 @@ __all__ = ["is_unsupported"]
 
 _UNSUPPORTED = re.compile(
     r"/(?:ajax-)?api/"
-    r"(?:2\.0/mlflow/(?:webhooks|traces/link-prompts|runs/create-promptlab-run|gateway-proxy)"
+    r"(?:2\.0/mlflow/(?:webhooks|runs/create-promptlab-run|gateway-proxy)"
     r"|3\.0/mlflow/(?:assistant|datasets|demo|gateway|genai|issues|label-schemas"
     r"|prompt-optimization|review-queues|scorers|ui-telemetry|workspaces"
     r"|traces/calculate-filter-correlation|traces/metrics)"

@@ -10,7 +10,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from asyncstore.entities import Metric, Param
+import asyncstore
+from asyncstore.client import gc as collector
+from asyncstore.entities import Metric, Param, TraceInfo
 from asyncstore.errors import InvalidParameterError, UnavailableError
 from asyncstore.metadata import MetadataStore
 from asyncstore.metadata.sql.group_commit import Entry, GroupCommit
@@ -106,6 +108,72 @@ async def test_cancelled_at_every_step(
     for run in await store.search_runs(["0"]):
         assert run.data.tags["mlflow.runName"] == run.info.run_name
     assert pool_of(store).checkedout() == 0
+
+
+@pytest.mark.parametrize("what", ["start_trace", "create_model_version", "create_logged_model"])
+async def test_what_has_several_tables_is_written_whole(store: MetadataStore, what: str) -> None:
+    """Each with its tags, params or metadata, or not at all."""
+    await store.create_registered_model("tree")
+    number = 0
+
+    async def call() -> None:
+        nonlocal number
+        number += 1
+        texts = {"a": str(number), "b": str(number)}
+        match what:
+            case "start_trace":
+                trace = TraceInfo(f"tr-{number}", "0", 1, tags=texts, trace_metadata=texts)
+                await store.start_trace(trace)
+            case "create_model_version":
+                await store.create_model_version("tree", f"/{number}", tags=texts)
+            case "create_logged_model":
+                await store.create_logged_model("0", f"m{number}", None, texts, texts)
+
+    tasks = asyncio.all_tasks()
+    steps = 0
+    while await cancel_after(steps, call, natively=True):
+        await check_nothing_left(store, tasks)
+        steps += 1 + steps // 25
+    assert steps > 5
+    found: list[tuple[str, dict[str, str]]] = []
+    match what:
+        case "start_trace":
+            for trace in await store.search_traces(["0"]):
+                assert trace.trace_metadata.items() >= {"a": trace.tags["a"]}.items()
+                found.append((trace.trace_id.removeprefix("tr-"), trace.tags))
+        case "create_model_version":
+            versions = await store.search_model_versions()
+            found = [(str(each.source).removeprefix("/"), each.tags) for each in versions]
+        case "create_logged_model":
+            models = await store.search_logged_models(["0"])
+            found = [(str(each.name).removeprefix("m"), each.tags) for each in models]
+            assert all(each.params == each.tags for each in models)
+    assert found
+    for name, tags in found:
+        assert (tags["a"], tags["b"]) == (name, name)
+
+
+async def test_gc_cancelled_at_every_step(metadata_uri: str, tmp_path: Path) -> None:
+    """Whatever is left of a run, its metadata says where; the next one removes it."""
+    async with asyncstore.Client(metadata_uri, artifact_location=str(tmp_path)) as client:
+        store = await client.get_metadata_store()
+        tasks = asyncio.all_tasks()
+        steps, running = 0, True
+        while running:
+            run = await client.create_run("0")
+            await client.log_text(run.info.run_id, "x", "a.txt")
+            await client.delete_run(run.info.run_id)
+
+            async def call() -> None:
+                await collector.gc(client)
+
+            running = await cancel_after(steps, call, natively=True)
+            steps += 1 + steps // 5
+        await check_nothing_left(store, tasks)
+        await collector.gc(client)
+        assert await store.search_runs(["0"], run_view_type="ALL") == []
+    assert steps > 5
+    assert not [*tmp_path.rglob("a.txt")]
 
 
 async def test_opening_cancelled_at_every_step(metadata_uri: str, tmp_path: Path) -> None:

@@ -146,6 +146,8 @@ async def test_search(store: MetadataStore, run_id: str) -> None:
     assert "alpha" not in await names("status != 'READY'")
     assert await names(f"model_id = '{bare.model_id}'") == ["bare"]
     assert await names("creation_timestamp < 5") == []
+    assert await names("experiment_id = '0' AND model_type = 'agent'") != []
+    assert await names("experiment_id != '0'") == await names("experiment_id IN ('1', '2')") == []
     assert await names(f"source_run_id = '{run_id}' AND model_type = 'agent'") != []
     train = [{"dataset_name": "train"}]
     assert await names("metrics.acc >= 0.2", datasets=train) == ["gamma"]

@@ -217,6 +217,22 @@ async def test_pool_settings(
         assert pool.checkedin() == 2
 
 
+@pytest.mark.parametrize("echo", [None, "true"])
+async def test_statements_are_logged_on_request(
+    metadata_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    echo: str | None,
+) -> None:
+    if echo is not None:
+        monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_ECHO", echo)
+    async with await MetadataStore.open(metadata_uri, str(tmp_path)) as store:
+        await store.create_experiment("told")
+    logged = [each for each in caplog.messages if each.startswith("INSERT INTO experiments")]
+    assert bool(logged) == (echo is not None)
+
+
 async def test_a_closed_store_is_refused(metadata_uri: str, tmp_path: Path) -> None:
     store = await MetadataStore.open(metadata_uri, str(tmp_path))
     run_id = (await store.create_run("0")).info.run_id

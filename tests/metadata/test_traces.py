@@ -31,6 +31,7 @@ from asyncstore.metadata.sql.previews import preview
 from asyncstore.metadata.sql.schema.management import create_database
 from asyncstore.metadata.sql.schema.tables import SNAPSHOTS
 from asyncstore.metadata.sql.span_totals import SpanNode, total_cost, total_usage
+from tests.metadata.test_load import executed_by
 
 pytestmark = pytest.mark.anyio
 
@@ -553,3 +554,34 @@ async def test_search_by_what_was_said_of_a_session(store: MetadataStore) -> Non
     assert await found("feedback.polite = 'true'", other) == set()
     everywhere = await found("feedback.polite IS NOT NULL", "0", other)
     assert everywhere == {"assessed", "sibling", "elsewhere"}
+
+
+async def test_spans_of_many_traces_are_a_handful_of_statements(store: MetadataStore) -> None:
+    ids = [new_id() for _ in range(30)]
+    usage = {"mlflow.chat.tokenUsage": {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}}
+    statements = executed_by(store)
+    await store.log_spans("0", [span(each, 1, name="root", status="OK") for each in ids])
+    children = [span(each, 2, 1, attributes=usage) for each in ids[:20]]
+    await store.log_spans("0", children)
+    # MySQL's driver has a statement for each row that is changed.
+    assert len([each for each in statements if each[0].startswith("SELECT")]) < 12
+    infos = {each.trace_id: each for each in await store.batch_get_trace_infos(ids)}
+    for number, trace_id in enumerate(ids):
+        trace = await store.get_trace(trace_id)
+        assert trace.info == infos[trace_id]
+        assert [each.name for each in trace.data.spans] == ["root", "span 2"][: 1 + (number < 20)]
+        assert trace.info.execution_duration == 1000 * (1 + (number < 20))
+        assert ("mlflow.trace.tokenUsage" in trace.info.trace_metadata) == (number < 20)
+        assert trace.info.state == "OK"
+
+
+async def test_spans_of_many_traces_at_once(store: MetadataStore) -> None:
+    ids = [new_id() for _ in range(10)]
+    await asyncio.gather(
+        *(
+            store.log_spans("0", [span(each, number) for each in ids[number % 3 :]])
+            for number in range(1, 13)
+        )
+    )
+    for place, trace in enumerate(await store.batch_get_traces(ids)):
+        assert len(trace.data.spans) == (4, 8, 12)[min(place, 2)]

@@ -191,10 +191,7 @@ async def test_sampled_histories_are_the_same(both: Both) -> None:
     await ours.log_batch(other, [entities.Metric("m", float("nan"), 1, 0)])
 
     def as_list(found: list[entities.MetricWithRunId]) -> list[Any]:
-        return [
-            (each.run_id, each.step, each.timestamp, str(each.value))
-            for each in found
-        ]
+        return [(each.run_id, each.step, each.timestamp, str(each.value)) for each in found]
 
     def of_theirs(found: Any) -> list[Any]:
         return [(each.run_id, each.step, each.timestamp, str(each.value)) for each in found]

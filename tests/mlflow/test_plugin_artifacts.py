@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,8 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 import asyncstore
 from asyncstore import settings, uris
 from asyncstore.errors import InvalidParameterError
-from asyncstore.mlflow_plugin import artifact_policy
+from asyncstore.mlflow_plugin import artifact_policy, portal
+from asyncstore.mlflow_plugin.portal import get_portal
 from tests.servers.base import HOST
 from tests.servers.running import running
 from tests.servers.sshd import SSHD
@@ -256,9 +259,9 @@ def test_the_fluent_interface(root: str, tracking: str, tree: Path, tmp_path: Pa
     assert text == b"text"
 
 
-def run_python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_python(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
@@ -283,6 +286,8 @@ WHO = """
 def test_installing_changes_nothing() -> None:
     found = json.loads(run_python(WHO).stdout)
     assert {"asyncstore+s3", "asyncstore+file", "asyncstore+github"} <= set(found["ours"])
+    drivers = ("postgresql+psycopg2", "mysql+pymysql", "mssql+pyodbc", "sqlite+pysqlite")
+    assert {f"asyncstore+{driver}" for driver in drivers} <= set(found["ours"])
     assert all(name.startswith("asyncstore+") for name in found["ours"])
     assert found["warnings"] == []
 
@@ -322,6 +327,103 @@ def test_at_exit(tmp_path: Path) -> None:
         assert (tmp_path / "root/at exit/x.txt").exists()
 
 
+PICTURES = """
+    import sys, threading, time
+    import mlflow, numpy
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    mlflow.set_tracking_uri(sys.argv[1])
+    experiment = mlflow.create_experiment("e", sys.argv[2])
+    picture = numpy.zeros((40, 40, 3), dtype=numpy.uint8)
+    with mlflow.start_run(experiment_id=experiment) as run:
+    {work}
+    print(run.info.run_id)
+"""
+MANY = """
+    for step in range(60):
+        mlflow.log_image(picture, key="k", step=step, synchronous=False)
+"""
+
+
+@pytest.mark.parametrize("root", ["file", "s3"], indirect=True)
+class TestAsynchronousArtifacts:
+    """MLflow's `log_image(key=..., synchronous=False)`."""
+
+    @pytest.fixture(autouse=True)
+    def _elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Where a store without a root makes its own.
+        monkeypatch.chdir(tmp_path)
+
+    def run(self, work: str, root: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        code = textwrap.dedent(PICTURES).format(work=textwrap.indent(textwrap.dedent(work), "    "))
+        uri = f"asyncstore+sqlite:///{folder}/m.db"
+        return run_python(code, uri, f"asyncstore+{root}")
+
+    def pictures(self, root: str, run_id: str) -> list[str]:
+        repository = get_artifact_repository(f"asyncstore+{root}/{run_id}/artifacts")
+        return [path for path, *_ in listed(repository, "images")]
+
+    def test_the_exit_sends_all_that_waits(self, root: str, tmp_path: Path) -> None:
+        begun = time.monotonic()
+        done = self.run(MANY, root, tmp_path)
+        assert time.monotonic() - begun < 60
+        assert "Error" not in done.stderr
+        found = self.pictures(root, done.stdout.strip())
+        assert len([path for path in found if path.endswith(".png")]) == 60
+        assert len([path for path in found if path.endswith("+compressed.webp")]) == 60
+
+    def test_a_flush_waits(self, root: str, tmp_path: Path) -> None:
+        work = """
+            mlflow.flush_artifact_async_logging()
+            repository = get_artifact_repository(run.info.artifact_uri)
+            assert len(repository.list_artifacts("images")) == 120
+        """
+        work = textwrap.dedent(MANY) + textwrap.dedent(work)
+        assert self.run(work, root, tmp_path).stdout
+
+    def test_a_handle_has_its_error_and_the_others_arrive(self, root: str) -> None:
+        image = pytest.importorskip("PIL.Image").new("RGB", (4, 4))
+        repository = get_artifact_repository("asyncstore+" + root)
+        names = ["a/one.png", "nonsense", "../out.png", "a/two.png", "three.png"]
+        handles = [repository._log_artifact_async(name, "d", image) for name in names]
+        repository.flush_async_logging()
+        failed = []
+        for name, handle in zip(names, handles, strict=True):
+            try:
+                handle.wait()
+            except MlflowException:
+                failed.append(name)
+        assert failed == ["nonsense"]
+        # A name is no path, as with streams.
+        assert [path for path, *_ in listed(repository, "d")] == [
+            *("d/one.png", "d/out.png", "d/three.png", "d/two.png")
+        ]
+        local = repository.download_artifacts("d/one.png")
+        assert Path(local).read_bytes().startswith(b"\x89PNG")
+
+    def test_each_side_of_a_fork_sends_its_own(self, root: str, tmp_path: Path) -> None:
+        work = """
+            import multiprocessing
+            def log(key):
+                for step in range(10):
+                    client.log_image(
+                        run.info.run_id, picture, key=key, step=step, synchronous=False
+                    )
+            client = mlflow.MlflowClient()
+            # A storage's library is imported once, with locks that a fork would keep locked.
+            log("first")
+            mlflow.flush_artifact_async_logging()
+            log("before")
+            child = multiprocessing.get_context("fork").Process(target=log, args=["child"])
+            child.start()
+            log("after")
+            child.join()
+            assert child.exitcode == 0
+        """
+        found = self.pictures(root, self.run(work, root, tmp_path).stdout.strip())
+        keys = Counter(path.partition("/")[2].partition("+")[0] for path in found)
+        assert keys == {"first": 20, "before": 20, "child": 20, "after": 20}
+
+
 def test_variables_that_change_take_effect(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +438,21 @@ def test_variables_that_change_take_effect(
     assert raised.value.error_code == "UNAUTHENTICATED"
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", environment["AWS_SECRET_ACCESS_KEY"])
     assert listed(repository) == []
+
+
+def test_clients_of_earlier_variables_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = get_artifact_repository(f"asyncstore+file://{tmp_path}")
+    kept = get_portal()._artifact_clients
+    clients = []
+    for number in range(portal.ARTIFACT_CLIENTS + 3):
+        monkeypatch.setenv("AWS_PROFILE", str(number))
+        assert listed(repository) == []
+        clients.append(list(kept.values())[-1].client)
+    closed = [client._closed for client in clients]
+    assert closed == [True] * 3 + [False] * portal.ARTIFACT_CLIENTS
+    assert len(kept) == portal.ARTIFACT_CLIENTS
 
 
 def test_digests_tell_environments_apart() -> None:

@@ -22,7 +22,7 @@ LOGGED_MODELS: Final = Vocabulary(
             key: Field(key, LISTED)
             for key in (
                 *("name", "model_id", "model_type", "source_run_id", "artifact_location"),
-                *("status", "status_message"),
+                *("experiment_id", "status", "status_message"),
             )
         },
         **dict.fromkeys(("creation_time", "creation_timestamp", "creation_timestamp_ms"), _CREATED),

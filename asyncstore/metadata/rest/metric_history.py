@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from typing_extensions import override
 
-from asyncstore.entities import MetricWithRunId
+from asyncstore.entities import Metric, MetricWithRunId
 from asyncstore.errors import InvalidParameterError
 from asyncstore.metadata.rest.base import API, UI_API, RestBase, chunks
 from asyncstore.rest.json_fields import messages
@@ -31,7 +31,7 @@ class RestMetricHistory(RestBase):
         if max_results > MAX_HISTORY_RESULTS:
             for run_id in ordered:
                 history = await self.get_metric_history(run_id, metric_key)
-                values.extend(MetricWithRunId(run_id, metric) for metric in history)
+                values.extend(_of_run(run_id, metric) for metric in history)
                 if len(values) >= max_results:
                     break
             return values[:max_results]
@@ -82,4 +82,8 @@ class RestMetricHistory(RestBase):
             (metric for metric in history if metric.step in wanted),
             key=lambda metric: (metric.step, metric.timestamp, metric.value),
         )
-        return [MetricWithRunId(run_id, metric) for metric in found[:max_results]]
+        return [_of_run(run_id, metric) for metric in found[:max_results]]
+
+
+def _of_run(run_id: str, metric: Metric) -> MetricWithRunId:
+    return MetricWithRunId(metric.key, metric.value, metric.timestamp, metric.step, run_id=run_id)

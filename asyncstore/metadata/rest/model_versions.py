@@ -31,18 +31,19 @@ class RestModelVersions(RestBase):
     async def create_model_version(
         self,
         name: str,
-        source: str,
+        source: str | None,
         run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
         run_link: str | None = None,
         description: str | None = None,
+        local_model_path: str | None = None,
         model_id: str | None = None,
     ) -> ModelVersion:
         validation_registry.model_name(name)
         for key, value in (tags or {}).items():
             validation_registry.registry_tag(key, value)
         # MLflow's server asks for both.
-        if model_id is None and is_model_uri(source):
+        if model_id is None and source is not None and is_model_uri(source):
             model_id = parse_model_uri(source).model_id
         wanted = {
             "name": name,
@@ -56,10 +57,8 @@ class RestModelVersions(RestBase):
         return _version(await self._post(f"{VERSIONS}/create", wanted))
 
     @override
-    async def copy_model_version(
-        self, name: str, version: int | str, dst_name: str
-    ) -> ModelVersion:
-        old = await self.get_model_version(name, version)
+    async def copy_model_version(self, src_mv: ModelVersion, dst_name: str) -> ModelVersion:
+        old = await self.get_model_version(src_mv.name, src_mv.version)
         with suppress(AlreadyExistsError):
             await self.create_registered_model(dst_name)
         return await self.create_model_version(

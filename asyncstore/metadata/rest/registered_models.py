@@ -32,7 +32,9 @@ class RestRegisteredModels(RestBase):
         name: str,
         tags: Mapping[str, str] | None = None,
         description: str | None = None,
+        deployment_job_id: str | None = None,
     ) -> RegisteredModel:
+        validation_registry.no_deployment_job(deployment_job_id)
         validation_registry.model_name(name)
         for key, value in (tags or {}).items():
             validation_registry.registry_tag(key, value)
@@ -45,7 +47,10 @@ class RestRegisteredModels(RestBase):
         return _model(await self._get(f"{MODELS}/get", name=name))
 
     @override
-    async def update_registered_model(self, name: str, description: str | None) -> RegisteredModel:
+    async def update_registered_model(
+        self, name: str, description: str | None, deployment_job_id: str | None = None
+    ) -> RegisteredModel:
+        validation_registry.no_deployment_job(deployment_job_id)
         validation_registry.model_name(name)
         wanted = {"name": name, "description": description}
         return _model(await self._ask("PATCH", f"{MODELS}/update", wanted))

@@ -7,7 +7,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from asyncstore.entities import PagedList, Span, Trace, TraceInfo
+from asyncstore.entities import PagedList, PromptVersion, Span, Trace, TraceInfo
 from asyncstore.errors import (
     AsyncStoreError,
     InvalidParameterError,
@@ -128,8 +128,11 @@ class RestTraces(RestBase):
         max_results: int = SEARCH_TRACES_DEFAULT_MAX_RESULTS,
         order_by: Sequence[str] | None = None,
         page_token: str | None = None,
+        model_id: str | None = None,
         locations: Sequence[str] | None = None,
     ) -> PagedList[TraceInfo]:
+        if model_id is not None:
+            raise UnsupportedError("MLflow's REST API has no search of traces by model_id")
         where = locations or experiment_ids
         if not where:
             raise InvalidParameterError("give experiment_ids or locations to search traces in")
@@ -160,6 +163,14 @@ class RestTraces(RestBase):
     async def delete_trace_tag(self, trace_id: str, key: str) -> None:
         path = f"{API}/traces/{piece(trace_id)}/tags"
         await self._ask("DELETE", path, {"key": key}, repeatable=False)
+
+    @override
+    async def link_prompts_to_trace(
+        self, trace_id: str, prompt_versions: Sequence[PromptVersion]
+    ) -> None:
+        wanted = [{"name": each.name, "version": str(each.version)} for each in prompt_versions]
+        content = {"trace_id": trace_id, "prompt_versions": wanted}
+        await self._ask("POST", f"{API}/traces/link-prompts", content, repeatable=True)
 
     @override
     async def delete_traces(

@@ -99,15 +99,21 @@ class SqlLogged(SqlStore):
         if max_results is not None:
             query = query.limit(max_results + 1)
 
+        def metrics(rows: Sequence[Any]) -> list[Metric]:
+            return [
+                Metric(metric_key, nan if is_nan else value, timestamp, step)
+                for value, timestamp, step, is_nan in rows
+            ]
+
+        async def read_few(connection: AsyncConnection) -> Sequence[Any]:
+            return (await connection.execute(query.limit(ROWS_AT_ONCE + 1))).all()
+
         async def read(connection: AsyncConnection) -> PagedList[Metric]:
             found: PagedList[Metric] = PagedList()
             result = await connection.stream(query)
             before: Any = None
             async for rows in result.partitions(ROWS_AT_ONCE):
-                found += [
-                    Metric(metric_key, nan if is_nan else value, timestamp, step)
-                    for value, timestamp, step, is_nan in rows
-                ]
+                found += metrics(rows)
                 last = rows[-1]
                 if max_results is not None and len(found) > max_results:
                     # Of the row that was read too many, nothing is shown.
@@ -120,4 +126,9 @@ class SqlLogged(SqlStore):
             return found
 
         doing = f"reading metric {metric_key!r} of run {run_id}"
+        if max_results is None:
+            # A stream costs a transaction and a cursor, which take longer than a few rows.
+            few = await self._database.read(doing, read_few)
+            if len(few) <= ROWS_AT_ONCE:
+                return PagedList(metrics(few))
         return await self._database.read(doing, read, in_transaction=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Select, String, and_, case, cast, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import override
 
@@ -105,6 +105,9 @@ class SqlSearchLoggedModels(SqlStore):
                 return self._has("logged_model_tags", tags.tag_key == key, value)
         if key == "status":
             return self._status_condition(comparison)
+        if key == "experiment_id":
+            # A number, which MLflow's filters compare as text.
+            return compare(cast(tables.logged_models.c[key], String()), comparison, self._dialect)
         return compare(tables.logged_models.c[key], comparison, self._dialect)
 
     def _status_condition(self, comparison: Comparison) -> ColumnElement[bool]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
 import anyio.to_thread
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, Table, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import override
 
@@ -21,6 +21,7 @@ from asyncstore.errors import (
     UnsupportedError,
 )
 from asyncstore.metadata import validation
+from asyncstore.metadata.sql.assessments import missing_trace
 from asyncstore.metadata.sql.base import SqlStore
 from asyncstore.metadata.sql.previews import preview
 from asyncstore.metadata.sql.span_totals import (
@@ -29,7 +30,7 @@ from asyncstore.metadata.sql.span_totals import (
     total_cost,
     total_usage,
 )
-from asyncstore.metadata.sql.statements import among, chunks, insert_missing, upsert
+from asyncstore.metadata.sql.statements import among, chunks, insert_missing, locked, upsert
 from asyncstore.metadata.sql.trace_columns import (
     COST,
     COST_KEY,
@@ -37,7 +38,7 @@ from asyncstore.metadata.sql.trace_columns import (
     USAGE,
     USAGE_KEY,
 )
-from asyncstore.metadata.sql.traces import FINALIZED_KEY, location_tag, write_trace_tags
+from asyncstore.metadata.sql.traces import FINALIZED_KEY, location_tags, write_trace_tags
 from asyncstore.rest.json_spans import attributes_of, span_from_json, span_to_json
 
 __all__ = ["SqlSpans"]
@@ -67,96 +68,144 @@ class SqlSpans(SqlStore):
         batches = await anyio.to_thread.run_sync(_batches, spans)
 
         async def log(connection: AsyncConnection) -> None:
-            for trace_id in sorted(batches):
-                await self._log_trace(connection, number, trace_id, batches[trace_id])
+            traces = await self._held(connection, number, batches)
+            tags = await self._texts_of(connection, self._tables.trace_tags, traces)
+            for trace_id in traces:
+                if tags[trace_id].get(SPANS_LOCATION_TAG) == ARCHIVED:
+                    raise InvalidStateError(f"trace {trace_id} is archived and takes no more spans")
+            await self._write_spans(connection, traces, batches)
+            await self._write_changes(connection, traces, batches)
+            wanted = [
+                {"request_id": trace_id, "key": key, "value": value}
+                for trace_id in traces
+                for key, value in {
+                    SPANS_LOCATION_TAG: IN_DATABASE,
+                    **batches[trace_id].tags,
+                }.items()
+            ]
+            await write_trace_tags(connection, self._tables, wanted)
 
         doing = f"logging {len(spans)} spans to experiment {number}"
         await self._database.write(doing, log, repeatable=True)
         return list(spans)
 
-    async def _log_trace(
-        self, connection: AsyncConnection, experiment_id: int, trace_id: str, batch: _Batch
-    ) -> None:
-        tables = self._tables
+    async def _held(
+        self, connection: AsyncConnection, experiment_id: int, batches: Mapping[str, _Batch]
+    ) -> dict[str, Row[Any]]:
+        """The traces by id, made where there are none; nobody else logs spans of them meanwhile."""
+        tables, trace_ids = self._tables, sorted(batches)
         traces = tables.trace_info
-        is_this = traces.c.request_id == trace_id
-        query = select(traces).where(is_this)
-        if (await connection.execute(query)).one_or_none() is None:
-            tag = await location_tag(connection, tables, experiment_id, trace_id)
-            row = {
+        # In order, so that nobody waits in a circle.
+        query = locked(
+            select(traces)
+            .where(among(self._dialect, traces.c.request_id, trace_ids))
+            .order_by(traces.c.request_id),
+            traces,
+        )
+        found = {row.request_id: row for row in await connection.execute(query)}
+        missing = [trace_id for trace_id in trace_ids if trace_id not in found]
+        if not missing:
+            return found
+        tags = await location_tags(connection, tables, experiment_id, missing)
+        rows = [
+            {
                 "request_id": trace_id,
                 "experiment_id": experiment_id,
-                "timestamp_ms": batch.start_ms,
-                "execution_time_ms": batch.duration_ms,
-                "status": batch.state or "IN_PROGRESS",
+                "timestamp_ms": batches[trace_id].start_ms,
+                "execution_time_ms": batches[trace_id].duration_ms,
+                "status": batches[trace_id].state or "IN_PROGRESS",
             }
-            await connection.execute(insert_missing(self._dialect, traces), [row])
-            await connection.execute(insert_missing(self._dialect, tables.trace_tags), [tag])
-        # Who logs spans of one trace waits here for the others, and sees theirs.
-        hold = update(traces).where(is_this)
-        if "db_payload_generation" in traces.c:
-            hold = hold.values(db_payload_generation=traces.c.db_payload_generation + 1)
-        else:
-            hold = hold.values(status=traces.c.status)
-        await connection.execute(hold)
-        trace = (await connection.execute(query)).one()
-        tags, metadata = await self._texts_of(connection, trace_id)
-        if tags.get(SPANS_LOCATION_TAG) == ARCHIVED:
-            raise InvalidStateError(f"trace {trace_id} is archived and takes no more spans")
-        await self._write_spans(connection, trace.experiment_id, batch)
-        nodes = await self._all_nodes(connection, trace_id, batch)
-        changes, new_metadata = _changes(trace, metadata, batch, nodes)
-        if "trace_name" not in traces.c:
-            new_metadata |= _as_metadata(changes)
-        if values := tables.known(traces, changes):
-            await connection.execute(update(traces).where(is_this).values(**values))
-        if new_metadata:
-            rows = [
-                {"request_id": trace_id, "key": key, "value": new_metadata[key]}
-                for key in sorted(new_metadata)
-            ]
-            await connection.execute(
-                upsert(self._dialect, tables.trace_request_metadata, ["value"]), rows
-            )
-        wanted = {SPANS_LOCATION_TAG: IN_DATABASE, **batch.tags}
-        await write_trace_tags(
-            connection,
-            tables,
-            [{"request_id": trace_id, "key": key, "value": wanted[key]} for key in wanted],
-        )
+            for trace_id in missing
+        ]
+        await connection.execute(insert_missing(self._dialect, traces), rows)
+        await connection.execute(insert_missing(self._dialect, tables.trace_tags), tags)
+        found = {row.request_id: row for row in await connection.execute(query)}
+        for trace_id in missing:
+            if trace_id not in found:
+                raise missing_trace(trace_id)
+        return found
 
     async def _texts_of(
-        self, connection: AsyncConnection, trace_id: str
-    ) -> tuple[dict[str, str], dict[str, str]]:
-        found = []
-        for table in (self._tables.trace_tags, self._tables.trace_request_metadata):
-            query = select(table.c.key, table.c.value).where(table.c.request_id == trace_id)
-            rows = (await connection.execute(query)).all()
-            found.append({row.key: row.value for row in rows})
-        return found[0], found[1]
+        self, connection: AsyncConnection, table: Table, trace_ids: Iterable[str]
+    ) -> dict[str, dict[str, str]]:
+        """Tags or metadata, by trace and key."""
+        found: dict[str, dict[str, str]] = {trace_id: {} for trace_id in trace_ids}
+        query = select(table.c.request_id, table.c.key, table.c.value).where(
+            among(self._dialect, table.c.request_id, list(found))
+        )
+        for row in await connection.execute(query):
+            found[row.request_id][row.key] = row.value
+        return found
 
     async def _write_spans(
-        self, connection: AsyncConnection, experiment_id: int, batch: _Batch
+        self,
+        connection: AsyncConnection,
+        traces: Mapping[str, Row[Any]],
+        batches: Mapping[str, _Batch],
     ) -> None:
         table = self._tables.spans
         rows = [
-            self._tables.known(table, {**row, "experiment_id": experiment_id}) for row in batch.rows
+            self._tables.known(table, {**row, "experiment_id": trace.experiment_id})
+            for trace_id, trace in traces.items()
+            for row in batches[trace_id].rows
         ]
-        changed = [key for key in rows[0] if key not in ("trace_id", "span_id")]
         for some in chunks(rows, ROWS_AT_ONCE):
+            changed = [key for key in some[0] if key not in ("trace_id", "span_id")]
             await connection.execute(upsert(self._dialect, table, changed), list(some))
 
+    async def _write_changes(
+        self,
+        connection: AsyncConnection,
+        traces: Mapping[str, Row[Any]],
+        batches: Mapping[str, _Batch],
+    ) -> None:
+        """Write what the spans change in the traces."""
+        tables, table = self._tables, self._tables.trace_info
+        metadata = await self._texts_of(connection, tables.trace_request_metadata, traces)
+        nodes = await self._all_nodes(connection, batches)
+        # Those that change the same columns are one statement.
+        changed: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        texts: list[dict[str, str]] = []
+        for trace_id, trace in traces.items():
+            batch = batches[trace_id]
+            changes, new = _changes(trace, metadata[trace_id], batch, nodes[trace_id])
+            if "trace_name" not in table.c:
+                new |= _as_metadata(changes)
+            texts += [
+                {"request_id": trace_id, "key": key, "value": new[key]} for key in sorted(new)
+            ]
+            values = tables.known(table, changes)
+            changed.setdefault(tuple(sorted(values)), []).append({"changed": trace_id, **values})
+        for keys, rows in changed.items():
+            values = {key: bindparam(key) for key in keys}
+            if "db_payload_generation" in table.c:
+                values["db_payload_generation"] = table.c.db_payload_generation + 1
+            if values:
+                is_this = table.c.request_id == bindparam("changed")
+                await connection.execute(update(table).where(is_this).values(values), rows)
+        if texts:
+            await connection.execute(
+                upsert(self._dialect, tables.trace_request_metadata, ["value"]), texts
+            )
+
     async def _all_nodes(
-        self, connection: AsyncConnection, trace_id: str, batch: _Batch
-    ) -> list[SpanNode]:
-        if not any(node.usage or node.cost for node in batch.nodes):
-            return batch.nodes
-        spans = self._tables.spans.c
-        query = select(spans.span_id, spans.parent_span_id, spans.content).where(
-            spans.trace_id == trace_id
-        )
-        rows: Sequence[Any] = (await connection.execute(query)).all()
-        return await anyio.to_thread.run_sync(_nodes, rows)
+        self, connection: AsyncConnection, batches: Mapping[str, _Batch]
+    ) -> dict[str, list[SpanNode]]:
+        """What adding up needs of all spans of traces; of none where no new span says any."""
+        found = {trace_id: batch.nodes for trace_id, batch in batches.items()}
+        saying = [
+            trace_id
+            for trace_id, nodes in found.items()
+            if any(node.usage or node.cost for node in nodes)
+        ]
+        if saying:
+            spans = self._tables.spans.c
+            query = select(
+                spans.trace_id, spans.span_id, spans.parent_span_id, spans.content
+            ).where(among(self._dialect, spans.trace_id, saying))
+            rows: Sequence[Any] = (await connection.execute(query)).all()
+            found |= await anyio.to_thread.run_sync(_nodes, rows)
+        return found
 
     @override
     async def get_trace(self, trace_id: str, *, allow_partial: bool = False) -> Trace:
@@ -310,12 +359,14 @@ def _content(span: Span) -> str:
         raise InvalidParameterError(f"span {span.name!r} of {span.trace_id}: {error}") from error
 
 
-def _nodes(rows: Sequence[Row[Any]]) -> list[SpanNode]:
-    return [
-        SpanNode.of(row.span_id, row.parent_span_id, attributes_of(json.loads(row.content)))
-        for row in rows
-        if row.content
-    ]
+def _nodes(rows: Sequence[Row[Any]]) -> dict[str, list[SpanNode]]:
+    found: dict[str, list[SpanNode]] = {}
+    for row in rows:
+        nodes = found.setdefault(row.trace_id, [])
+        if row.content:
+            attributes = attributes_of(json.loads(row.content))
+            nodes.append(SpanNode.of(row.span_id, row.parent_span_id, attributes))
+    return found
 
 
 def _spans(rows: Sequence[Row[Any]]) -> dict[str, list[Span]]:

@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from asyncstore.errors import InvalidParameterError
+from asyncstore.errors import UnsupportedError
 from asyncstore.metadata.sql.merge import Merge
 
 __all__ = [
@@ -157,7 +157,7 @@ def compare_exactly(
 def matches(dialect: str, column: ColumnElement[Any], pattern: str) -> ColumnElement[bool]:
     """Whether a text matches a regular expression, with upper and lower case told apart."""
     if dialect == "mssql":
-        raise InvalidParameterError("SQL Server has no RLIKE; use LIKE or ILIKE")
+        raise UnsupportedError("SQL Server has no RLIKE; use LIKE or ILIKE")
     if dialect == "mysql":
         exact = cast(literal(pattern), LargeBinary())
         return cast(column, LargeBinary()).op("REGEXP", is_comparison=True)(exact)

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import override
 
@@ -23,7 +23,7 @@ from asyncstore.metadata.sql.statements import among, chunks, insert_missing, up
 from asyncstore.metadata.sql.trace_columns import NAME_TAG, promote
 from asyncstore.metadata.sql.trace_rows import read_trace_infos
 
-__all__ = ["FINALIZED_KEY", "SqlTraces", "location_tag", "write_trace_tags"]
+__all__ = ["FINALIZED_KEY", "SqlTraces", "location_tags", "write_trace_tags"]
 
 ARTIFACT_LOCATION_TAG = "mlflow.artifactLocation"
 # MLflow's mark that what `start_trace` says goes before what spans say.
@@ -63,7 +63,7 @@ class SqlTraces(SqlDeletion):
 
         async def start(connection: AsyncConnection) -> TraceInfo:
             tables = self._tables
-            location = await location_tag(connection, tables, number, trace_id)
+            (location,) = await location_tags(connection, tables, number, [trace_id])
             changed = [key for key in row if key != "request_id"]
             await connection.execute(upsert(self._dialect, tables.trace_info, changed), [row])
             # Whatever spans that came first said of where and when.
@@ -223,10 +223,10 @@ class SqlTraces(SqlDeletion):
             raise missing_trace(trace_id)
 
 
-async def location_tag(
-    connection: AsyncConnection, tables: Tables, experiment_id: int, trace_id: str
-) -> dict[str, Any]:
-    """The row of the tag that says where a trace's artifacts go; refuses deleted experiments."""
+async def location_tags(
+    connection: AsyncConnection, tables: Tables, experiment_id: int, trace_ids: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The rows of the tag that says where a trace's artifacts go; refuses deleted experiments."""
     experiments = tables.experiments.c
     query = select(experiments.artifact_location, experiments.lifecycle_stage).where(
         experiments.experiment_id == experiment_id
@@ -236,8 +236,15 @@ async def location_tag(
         raise NotFoundError(f"there is no experiment with the id {experiment_id}")
     if experiment.lifecycle_stage != "active":
         raise inactive_experiment(experiment_id, experiment.lifecycle_stage)
-    location = locations.append(experiment.artifact_location, "traces", trace_id, "artifacts")
-    return {"request_id": trace_id, "key": ARTIFACT_LOCATION_TAG, "value": location}
+    root = experiment.artifact_location
+    return [
+        {
+            "request_id": trace_id,
+            "key": ARTIFACT_LOCATION_TAG,
+            "value": locations.append(root, "traces", trace_id, "artifacts"),
+        }
+        for trace_id in trace_ids
+    ]
 
 
 async def write_trace_tags(
@@ -245,14 +252,16 @@ async def write_trace_tags(
 ) -> None:
     """Set tags of traces; a name goes where the schema has it."""
     traces = tables.trace_info
-    in_column = [row for row in rows if row["key"] == NAME_TAG and "trace_name" in traces.c]
-    for row in in_column:
+    has_column = "trace_name" in traces.c
+    names = [row for row in _sorted(rows) if has_column and row["key"] == NAME_TAG]
+    if names:
         await connection.execute(
             update(traces)
-            .where(traces.c.request_id == row["request_id"])
-            .values(trace_name=row["value"])
+            .where(traces.c.request_id == bindparam("named"))
+            .values(trace_name=bindparam("name")),
+            [{"named": row["request_id"], "name": row["value"]} for row in names],
         )
-    if rest := _sorted([row for row in rows if row not in in_column]):
+    if rest := [row for row in _sorted(rows) if row not in names]:
         await connection.execute(
             upsert(connection.dialect.name, tables.trace_tags, ["value"]), rest
         )
