@@ -35,6 +35,7 @@ SEARCH_AT_ONCE = 500
 # So many ids fit a request's first line everywhere.
 TRACES_AT_ONCE = 50
 DELETE_AT_ONCE = 100
+LINK_AT_ONCE = 100
 
 
 class RestTraces(RestBase):
@@ -131,8 +132,8 @@ class RestTraces(RestBase):
         locations: Sequence[str] | None = None,
     ) -> PagedList[TraceInfo]:
         where = locations or experiment_ids
-        if not where:
-            raise InvalidParameterError("give experiment_ids or locations to search traces in")
+        if not where or (locations and experiment_ids):
+            raise InvalidParameterError("give either experiment_ids or locations, not both")
         validation.max_results(max_results)
         wanted: dict[str, Any] = {
             "locations": [trace_location_to_json(str(each)) for each in where],
@@ -185,5 +186,11 @@ class RestTraces(RestBase):
     @override
     async def link_traces_to_run(self, trace_ids: Sequence[str], run_id: str) -> None:
         validation.run_id(run_id)
+        if not trace_ids:
+            return
+        if len(trace_ids) > LINK_AT_ONCE:
+            raise InvalidParameterError(
+                f"{LINK_AT_ONCE} traces can be linked at once, not {len(trace_ids)}"
+            )
         wanted = {"trace_ids": list(trace_ids), "run_id": run_id}
         await self._post(f"{API}/traces/link-to-run", wanted, repeatable=True)
