@@ -196,7 +196,8 @@ def test_a_public_address_with_users(start: Start, users: Path) -> None:
     path = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
     assert httpx.get(server.url + path).status_code == 401
     assert httpx.get(server.url + path, headers=BEARER).status_code == 200
-    server.process.stop()
+    os.kill(server.process.pid, signal.SIGTERM)
+    assert server.process.wait() == 0
     assert [each["user"] for each in server.requests()[-2:]] == [None, "nightly"]
     assert TOKEN not in server.log()
 
@@ -208,7 +209,8 @@ def test_a_public_address_without_users_by_name(start: Start) -> None:
     )
     path = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
     assert httpx.get(server.url + path).status_code == 200
-    server.process.stop()
+    os.kill(server.process.pid, signal.SIGTERM)
+    assert server.process.wait() == 0
     assert server.requests() == []
 
 
