@@ -14,7 +14,7 @@ from yarl import URL
 from asyncstore import settings
 from asyncstore.errors import AsyncStoreError, InvalidParameterError, UnavailableError
 
-__all__ = ["UNREACHED", "redirected", "tls", "translated"]
+__all__ = ["UNREACHED", "redirected", "same_server", "tls", "translated"]
 
 SAME_METHOD = {307, 308}
 REDIRECTS = {301, 302, 303, *SAME_METHOD}
@@ -86,8 +86,7 @@ def redirected(doing: str, method: str, response: aiohttp.ClientResponse, body: 
         origin = target.origin()
     except ValueError as error:
         raise InvalidParameterError(f"{doing}: redirected to what is no URL") from error
-    upgraded = here.origin() == origin.with_scheme("http") if origin.scheme == "https" else False
-    if origin != here.origin() and not upgraded:
+    if not same_server(here.origin(), origin):
         raise InvalidParameterError(
             f"{doing}: the server redirects to {origin}, where credentials are not sent; if that "
             "is the tracking server, write it as the tracking URI"
@@ -100,6 +99,15 @@ def redirected(doing: str, method: str, response: aiohttp.ClientResponse, body: 
             f"{origin} as the tracking URI"
         )
     return target
+
+
+def same_server(here: URL, there: URL) -> bool:
+    """Whether what is for one origin may be sent to another: it is the same, or its https."""
+    if here.host != there.host:
+        return False
+    if (here.scheme, there.scheme) == ("http", "https"):
+        return here.port == there.port or (here.port, there.port) == (80, 443)
+    return (here.scheme, here.port) == (there.scheme, there.port)
 
 
 @contextmanager

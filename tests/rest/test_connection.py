@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import anyio
 import anyio.to_thread
 import pytest
+from yarl import URL
 
 from asyncstore.errors import (
     AsyncStoreError,
@@ -26,6 +27,7 @@ from asyncstore.errors import (
     UnavailableError,
 )
 from asyncstore.rest.connection import MAX_CONNECTIONS, Connection
+from asyncstore.rest.transport import same_server
 from asyncstore.testing.fault_proxy import Fault, FaultProxy, Hang, Reset, Truncate
 from tests.rest.scripted import Answer, Asked, Scripted, answering, silent
 
@@ -375,6 +377,24 @@ class TestRedirects:
                 await connection.call("GET", "/here")
             await connection.aclose()
         assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "same"),
+    [
+        ("http://h:5000", "http://h:5000", True),
+        ("http://h", "http://h:80", True),
+        ("http://h", "https://h", True),
+        ("http://h:5000", "https://h:5000", True),
+        ("https://h", "http://h", False),
+        ("http://h:5000", "https://h", False),
+        ("http://h:5000", "http://h:5001", False),
+        ("http://h", "http://h.example", False),
+        ("http://h", "https://g", False),
+    ],
+)
+def test_which_server_is_the_same(here: str, there: str, same: bool) -> None:
+    assert same_server(URL(here).origin(), URL(there).origin()) is same
 
 
 class TestTLS:
