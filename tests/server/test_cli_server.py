@@ -267,6 +267,14 @@ def test_options_go_before_mlflows_variables(start: Start, tmp_path: Path) -> No
         assert httpx.get(server.url + "/api/no-such", headers=headers).status_code == status
 
 
+def test_artifacts_only_needs_no_database(start: Start) -> None:
+    server = start("--artifacts-only")
+    assert httpx.put(f"{server.url}{ARTIFACTS}/x", content=b"x").status_code == 200
+    assert httpx.get(f"{server.url}{ARTIFACTS}/x").content == b"x"
+    assert httpx.get(f"{server.url}/api/2.0/mlflow/experiments/search").status_code == 404
+    assert not (server.directory / "mlflow.db").exists()
+
+
 def test_tls(start: Start, private_authority: PrivateAuthority, tmp_path: Path) -> None:
     certificate = private_authority.certificate_file(tmp_path / "server.pem")
     trusted = ssl.create_default_context(cafile=private_authority.bundle)
