@@ -174,7 +174,7 @@ async def search_registered_models(server: Server, request: SearchRegistry) -> d
         request.order_by,
         request.page_token or None,
     )
-    return page("registered_models", found, registered_model_to_json)
+    return await page("registered_models", found, registered_model_to_json)
 
 
 async def get_latest_versions(server: Server, request: GetLatestVersions) -> dict[str, Any]:
@@ -300,7 +300,7 @@ async def search_model_versions(server: Server, request: SearchRegistry) -> dict
         request.order_by,
         request.page_token or None,
     )
-    return page("model_versions", found, model_version_to_json)
+    return await page("model_versions", found, model_version_to_json)
 
 
 async def set_model_version_tag(server: Server, request: SetModelVersionTag) -> dict[str, Any]:

@@ -286,7 +286,7 @@ async def search_runs(server: Server, request: SearchRuns) -> dict[str, Any]:
         request.order_by,
         request.page_token or None,
     )
-    return page("runs", found, run_to_json)
+    return await page("runs", found, run_to_json)
 
 
 ROUTES: tuple[AnyRoute, ...] = (
