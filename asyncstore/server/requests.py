@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from asyncstore.entities import PagedList, ViewType
 from asyncstore.errors import InvalidParameterError
 from asyncstore.server.decoding import Request, RequiredText
 
-__all__ = ["Tag", "listed", "page", "tags_of", "view_type_of"]
+__all__ = ["Tag", "list_in_tag", "listed", "page", "tags_of", "view_type_of"]
 
 T = TypeVar("T")
 
@@ -39,6 +40,15 @@ class Tag(Request):
 def tags_of(tags: Iterable[Tag] | None) -> dict[str, str]:
     """Tags or parameters by key; the last one counts."""
     return {tag.key: tag.value or "" for tag in tags or ()}
+
+
+def list_in_tag(text: str | None) -> list[Any]:
+    """The list that a tag holds as JSON; an empty one when it holds something else."""
+    try:
+        found = json.loads(text or "[]")
+    except (ValueError, RecursionError):
+        return []
+    return found if isinstance(found, list) else []
 
 
 def view_type_of(given: str | int | None) -> ViewType:
