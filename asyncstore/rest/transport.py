@@ -14,12 +14,37 @@ from yarl import URL
 from asyncstore import settings
 from asyncstore.errors import AsyncStoreError, InvalidParameterError, UnavailableError
 
-__all__ = ["UNREACHED", "redirected", "same_server", "tls", "translated"]
+__all__ = ["UNREACHED", "Response", "redirected", "same_server", "tls", "translated"]
 
 SAME_METHOD = {307, 308}
 REDIRECTS = {301, 302, 303, *SAME_METHOD}
 #: What aiohttp raises when no connection came about, so that nothing was asked.
 UNREACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
+
+class Response(aiohttp.ClientResponse):
+    """An answer whose connection breaks with it, when it is not read to its end.
+
+    Closing would wait until the server has taken in what was to be sent, which may be never.
+    """
+
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        """Wait for the head of the answer."""
+        try:
+            return await super().start(connection)
+        except BaseException:
+            _break(connection)
+            raise
+
+    def hang_up(self) -> None:
+        """Break the connection, unless the answer was read to its end."""
+        _break(self.connection)
+        self.close()
+
+
+def _break(connection: Any) -> None:
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
 
 
 def tls() -> ssl.SSLContext | bool:

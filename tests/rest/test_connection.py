@@ -64,6 +64,15 @@ async def test_a_call_sends_json_and_a_query_and_takes_json() -> None:
     assert asked.headers["user-agent"].startswith("asyncstore/")
 
 
+async def test_a_large_body_goes_out_whole_and_again_after_a_redirect() -> None:
+    said = {"text": "x" * 3_000_000}
+    with answering(Answer(307, headers={"Location": "/there"}), Answer()) as server:
+        connection = Connection(server.url)
+        await connection.call("POST", "/x", json=said)
+        await connection.aclose()
+    assert [json.loads(asked.body) == said for asked in server.asked] == [True, True]
+
+
 @pytest.mark.parametrize("content", [b"", b"200 OK", b" \n"])
 async def test_an_empty_answer_is_an_empty_object(content: bytes) -> None:
     with answering(Answer(content=content)) as server:
@@ -548,6 +557,27 @@ async def test_a_cancelled_call_leaves_nothing(how: str, what: str) -> None:
         await eventually(lambda: proxy.connections == 0)
         proxy.faults = []
         assert await connection.call("GET", "/x") == {}
+        await connection.aclose()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_cancelled_upload_to_a_server_that_takes_nothing_in_leaves_no_connection(
+    streamed: bool,
+) -> None:
+    size = 50_000_000
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(50):
+            yield bytes(size // 50)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connection = Connection(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        body = pieces() if streamed else bytes(size)
+        headers = {"Content-Length": str(size)}
+        with anyio.move_on_after(0.5):
+            async with connection.request("PUT", "/x", body=body, headers=headers):
+                raise AssertionError
+        await eventually(lambda: not connection._sockets._open())
         await connection.aclose()
 
 
