@@ -64,7 +64,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"a.example.com": ("a.example.com",), " a , *.b,": ("a", "*.b")},
         [","],
     ),
-    "SAMEORIGIN, DENY or NONE": ({"DENY": "DENY", "NONE": "NONE"}, ["ALLOW", "DENY\r\nX: y"]),
+    "SAMEORIGIN, DENY or NONE": ({"DENY": "DENY", "none": "NONE"}, ["ALLOW", "DENY\r\nX: y"]),
     f"one of {', '.join(POOL_CLASSES)}": (
         {"NullPool": "NullPool", "QueuePool": "QueuePool"},
         ["nullpool", "SwimmingPool"],

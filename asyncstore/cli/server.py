@@ -316,6 +316,8 @@ async def _open_databases() -> None:
     from asyncstore.server.state import ServerOptions
 
     options = ServerOptions.of()
+    if options.artifacts_only:
+        return
     for uri in dict.fromkeys((options.backend_store_uri, options.registry_store_uri)):
         async with await MetadataStore.open(uri, options.default_artifact_root):
             click.echo(f"Metadata in {redact(uri)}", err=True)

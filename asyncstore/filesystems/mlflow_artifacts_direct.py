@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, unquote
 
 import aiohttp
@@ -32,6 +32,7 @@ from asyncstore.errors import (
 from asyncstore.files.reading import LocalFile, OpenFile
 from asyncstore.multipart import Part, abandoned, plan_parts
 from asyncstore.rest.connection import Connection
+from asyncstore.rest.transport import Response
 from asyncstore.retry import RetryPolicy
 from asyncstore.sockets import Sockets
 
@@ -113,7 +114,8 @@ class Storage:
                         raise failure(action, response)
                     yield response
                 finally:
-                    response.close()
+                    # Of `Response`: what is not read to its end, or not sent, breaks off.
+                    cast("Response", response).hang_up()
 
     async def _open(self) -> tuple[aiohttp.ClientSession, Mapping[str, str]]:
         if self._opened is None:
@@ -126,6 +128,7 @@ class Storage:
             connector=aiohttp.TCPConnector(socket_factory=self._sockets.make),
             timeout=TIMEOUT,
             cookie_jar=aiohttp.DummyCookieJar(),
+            response_class=Response,
         )
 
     async def aclose(self) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
+from io import BytesIO
 from json import dumps, loads
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -31,7 +32,7 @@ from asyncstore.errors import (
 )
 from asyncstore.rest.credentials import Answered, PreparedRequest, identify, server_of
 from asyncstore.rest.errors import error_from_response
-from asyncstore.rest.transport import UNREACHED, redirected, tls, translated
+from asyncstore.rest.transport import UNREACHED, Response, redirected, tls, translated
 from asyncstore.retry import RetryPolicy
 from asyncstore.sockets import Sockets
 
@@ -46,6 +47,7 @@ CLOSE_WITHIN = 10.0
 # Below the 5 s after which uvicorn hangs up, so that no request meets a connection that just ended.
 KEEP_ALIVE = 4.0
 READ_BUFFER = 256 * 1024
+SMALL = 64 * 1024
 # JSON from this size on is read in a worker thread.
 LARGE_JSON = 256 * 1024
 MAX_ERROR_SIZE = 64 * 1024
@@ -242,9 +244,7 @@ class Connection:
                         await anyio.to_thread.run_sync(_tell, request, response)
                     yield response
                 finally:
-                    # Without effect on an answer that was read to its end; otherwise the
-                    # connection cannot be used again.
-                    response.close()
+                    response.hang_up()
         finally:
             self._under_way -= 1
             if self._closed and not self._under_way:
@@ -257,14 +257,15 @@ class Connection:
         request: PreparedRequest,
         body: Content,
         options: Mapping[str, Any],
-    ) -> aiohttp.ClientResponse:
+    ) -> Response:
         url = URL(request.url, encoded=True)
         for _ in range(MAX_REDIRECTS):
-            response = await opened.session.request(
+            response: Any = await opened.session.request(
                 request.method,
                 url,
                 headers=request.headers,
-                data=body,
+                # From a file it goes out in pieces, between which others have their turn.
+                data=BytesIO(body) if isinstance(body, bytes) and len(body) > SMALL else body,
                 allow_redirects=False,
                 proxy=opened.proxies.get(url.scheme),
                 skip_auto_headers=("Content-Type", "User-Agent"),
@@ -273,11 +274,12 @@ class Connection:
             try:
                 target = redirected(doing, request.method, response, body)
             except BaseException:
-                response.close()
+                response.hang_up()
                 raise
             if target is None:
-                return response
-            response.close()
+                found: Response = response
+                return found
+            response.hang_up()
             url = target
         raise AsyncStoreError(f"{doing}: more than {MAX_REDIRECTS} redirects")
 
@@ -350,6 +352,7 @@ class Connection:
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout),
             read_bufsize=READ_BUFFER,
+            response_class=Response,
         )
         return _Opened(session, asyncio.get_running_loop(), proxies, retry, respect, timeout)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from asyncstore.entities import Span, SpanEvent, SpanStatusCode
@@ -21,7 +21,6 @@ from asyncstore.rest.json_tracking import number_to_json
 
 __all__ = [
     "attributes_of",
-    "otlp_export_to_json",
     "otlp_span_from_json",
     "otlp_span_to_json",
     "span_from_json",
@@ -274,33 +273,3 @@ def _plain_value(content: Mapping[str, Any]) -> Any:
                 return {text(item, "key"): _plain_value(message(item, "value")) for item in found}
         return value
     return None
-
-
-def otlp_export_to_json(spans: Sequence[Span]) -> dict[str, Any]:
-    """Spans as the body of a request to `/v1/traces`, in OpenTelemetry's JSON.
-
-    Its names are in camel case, its ids hexadecimal and its 64-bit integers texts
-    (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding).
-    """
-    made = [_camel_case(otlp_span_to_json(span)) for span in spans]
-    for span in made:
-        for key in ("traceId", "spanId", "parentSpanId"):
-            if key in span:
-                span[key] = base64.b64decode(span[key]).hex()
-    return {"resourceSpans": [{"scopeSpans": [{"spans": made}]}]}
-
-
-def _camel_case(content: Any) -> Any:
-    if isinstance(content, list):
-        return [_camel_case(item) for item in content]
-    if not isinstance(content, dict):
-        return content
-    made = {}
-    for key, value in content.items():
-        first, *rest = key.split("_")
-        name = first + "".join(word.capitalize() for word in rest)
-        made[name] = str(value) if name in _TEXT_INTEGERS else _camel_case(value)
-    return made
-
-
-_TEXT_INTEGERS = {"startTimeUnixNano", "endTimeUnixNano", "timeUnixNano", "intValue"}

@@ -14,12 +14,37 @@ from yarl import URL
 from asyncstore import settings
 from asyncstore.errors import AsyncStoreError, InvalidParameterError, UnavailableError
 
-__all__ = ["UNREACHED", "redirected", "tls", "translated"]
+__all__ = ["UNREACHED", "Response", "redirected", "same_server", "tls", "translated"]
 
 SAME_METHOD = {307, 308}
 REDIRECTS = {301, 302, 303, *SAME_METHOD}
 #: What aiohttp raises when no connection came about, so that nothing was asked.
 UNREACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
+
+class Response(aiohttp.ClientResponse):
+    """An answer whose connection breaks with it, when it is not read to its end.
+
+    Closing would wait until the server has taken in what was to be sent, which may be never.
+    """
+
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        """Wait for the head of the answer."""
+        try:
+            return await super().start(connection)
+        except BaseException:
+            _break(connection)
+            raise
+
+    def hang_up(self) -> None:
+        """Break the connection, unless the answer was read to its end."""
+        _break(self.connection)
+        self.close()
+
+
+def _break(connection: Any) -> None:
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
 
 
 def tls() -> ssl.SSLContext | bool:
@@ -86,8 +111,7 @@ def redirected(doing: str, method: str, response: aiohttp.ClientResponse, body: 
         origin = target.origin()
     except ValueError as error:
         raise InvalidParameterError(f"{doing}: redirected to what is no URL") from error
-    upgraded = here.origin() == origin.with_scheme("http") if origin.scheme == "https" else False
-    if origin != here.origin() and not upgraded:
+    if not same_server(here.origin(), origin):
         raise InvalidParameterError(
             f"{doing}: the server redirects to {origin}, where credentials are not sent; if that "
             "is the tracking server, write it as the tracking URI"
@@ -100,6 +124,15 @@ def redirected(doing: str, method: str, response: aiohttp.ClientResponse, body: 
             f"{origin} as the tracking URI"
         )
     return target
+
+
+def same_server(here: URL, there: URL) -> bool:
+    """Whether what is for one origin may be sent to another: it is the same, or its https."""
+    if here.host != there.host:
+        return False
+    if (here.scheme, there.scheme) == ("http", "https"):
+        return here.port == there.port or (here.port, there.port) == (80, 443)
+    return (here.scheme, here.port) == (there.scheme, there.port)
 
 
 @contextmanager

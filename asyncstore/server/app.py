@@ -35,6 +35,8 @@ __all__ = ["create_app"]
 
 ROUTES: tuple[AnyRoute, ...] = (
     *routes_server.ROUTES,
+    *routes_artifacts.ROUTES,
+    *routes_presigned.ROUTES,
     *routes_experiments.ROUTES,
     *routes_runs.ROUTES,
     *routes_metrics.ROUTES,
@@ -43,10 +45,13 @@ ROUTES: tuple[AnyRoute, ...] = (
     *routes_traces.ROUTES,
     *routes_traces_v2.ROUTES,
     *otlp.ROUTES,
-    *routes_artifacts.ROUTES,
-    *routes_presigned.ROUTES,
     *graphql.ROUTES,
     *ui.ROUTES,
+)
+# What is served with `artifacts_only`, which has no database.
+ARTIFACTS_ONLY = (
+    *("/health", "/version", "/api/3.0/mlflow/server-info"),
+    "/api/2.0/mlflow-artifacts/",
 )
 
 
@@ -96,7 +101,11 @@ def create_app(
         static_prefix,
     )
     server = Server(options)
-    routes = Routes(ROUTES)
+    routes = Routes(
+        route
+        for route in ROUTES
+        if not options.artifacts_only or route.path.startswith(ARTIFACTS_ONLY)
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:

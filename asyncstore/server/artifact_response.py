@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import mimetypes
 import re
 import unicodedata
 from urllib.parse import quote
 
 import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -17,13 +19,15 @@ from typing_extensions import override
 from asyncstore import uris
 from asyncstore.artifacts import ArtifactRepository
 from asyncstore.entities import FileInfo
-from asyncstore.errors import AsyncStoreError, InvalidParameterError
+from asyncstore.errors import AsyncStoreError, IntegrityError, InvalidParameterError
 
 __all__ = ["artifact_response", "content_disposition", "content_type"]
 
 logger = logging.getLogger(__name__)
 
 CHUNK_SIZE = 256 * 1024
+# Seconds that a client may take for a piece before the storage is left, and asked again later.
+PATIENCE = 1.0
 # MLflow's list of what its UI shows as text.
 TEXT = {
     *(
@@ -119,6 +123,7 @@ class _ArtifactResponse(Response):
         self.status_code = status
         self.background = None
         self._started = False
+        self._failure: AsyncStoreError | None = None
         # No `body`, and so no length of it.
         self.raw_headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1"))
@@ -127,49 +132,74 @@ class _ArtifactResponse(Response):
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        failure: list[AsyncStoreError] = []
+        writer, reader = anyio.create_memory_object_stream[bytes]()
 
         async def stream() -> None:
-            try:
-                await self._stream(send)
-            except AsyncStoreError as error:
-                failure.append(error)
+            await self._send(reader, send)
             group.cancel_scope.cancel()
 
         async with anyio.create_task_group() as group:
+            group.start_soon(self._read, writer)
             group.start_soon(stream)
             # The server drops what is sent to a client that has gone, and would read on.
             while (await receive())["type"] != "http.disconnect":
                 pass
             group.cancel_scope.cancel()
-        if failure and not self._started:
-            raise failure[0]
-        if failure:
+        if self._failure is not None and not self._started:
+            raise self._failure
+        if self._failure is not None:
             # The answer has begun: that the connection closes early is all that can be said.
-            logger.warning("the download of %s broke off: %s", self._entry.path, failure[0])
+            logger.warning("the download of %s broke off: %s", self._entry.path, self._failure)
 
-    async def _stream(self, send: Send) -> None:
+    async def _read(self, writer: MemoryObjectSendStream[bytes]) -> None:
+        """Hand on the file; the storage is free for others while the client takes its time."""
         start, end = self._range
+        patience = PATIENCE if self._repository.capabilities.ranges else math.inf
+        try:
+            with writer:
+                while (piece := await self._pieces(writer, start, end, patience)) is not None:
+                    waiting, start = piece
+                    await writer.send(waiting)
+                    if start == end:
+                        return
+                    entry = await self._repository.info(self._entry.path)
+                    if (entry.etag, entry.file_size) != (self._entry.etag, self._entry.file_size):
+                        raise IntegrityError(f"{entry.path} was replaced meanwhile")
+        except AsyncStoreError as error:
+            self._failure = error
+
+    async def _pieces(
+        self, writer: MemoryObjectSendStream[bytes], start: int, end: int | None, patience: float
+    ) -> tuple[bytes, int] | None:
+        """Hand on pieces; the one that the client keeps waiting, and what follows it, or None."""
         async with self._repository.open_read(
             self._entry.path, start=start, end=end, chunk_size=CHUNK_SIZE
         ) as pieces:
-            async for piece in pieces:
-                if not self._started:
-                    await self._start(send)
+            async for large in pieces:
+                # Of local files and S3 1 MiB and more; a slow client would hold three of them.
+                for offset in range(0, len(large), CHUNK_SIZE):
+                    piece = large[offset : offset + CHUNK_SIZE]
+                    start += len(piece)
+                    with anyio.move_on_after(patience) as scope:
+                        await writer.send(piece)
+                    if scope.cancelled_caught:
+                        return piece, start
+        return None
+
+    async def _send(self, reader: MemoryObjectReceiveStream[bytes], send: Send) -> None:
+        with reader:
+            async for piece in reader:
+                await self._start(send)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-        if not self._started:
+        if self._failure is None:
             await self._start(send)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _start(self, send: Send) -> None:
-        self._started = True
-        await send(
-            {
-                "type": "http.response.start",
-                "status": self.status_code,
-                "headers": self.raw_headers,
-            }
-        )
+        if not self._started:
+            self._started = True
+            head = {"status": self.status_code, "headers": self.raw_headers}
+            await send({"type": "http.response.start", **head})
 
 
 def _range(value: str, size: int) -> tuple[int, int] | None:

@@ -138,7 +138,7 @@ async def search_experiments(server: Server, request: SearchExperiments) -> dict
         request.order_by,
         request.page_token or None,
     )
-    return page("experiments", found, experiment_to_json)
+    return await page("experiments", found, experiment_to_json)
 
 
 async def search_datasets(server: Server, request: SearchDatasets) -> dict[str, Any]:

@@ -174,7 +174,7 @@ async def search_logged_models(server: Server, request: SearchLoggedModels) -> d
         else None,
         request.page_token or None,
     )
-    return page("models", found, logged_model_to_json)
+    return await page("models", found, logged_model_to_json)
 
 
 ROUTES: tuple[AnyRoute, ...] = (

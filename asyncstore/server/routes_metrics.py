@@ -7,7 +7,7 @@ from typing import Any
 from asyncstore.errors import InvalidParameterError
 from asyncstore.rest.json_tracking import metric_to_json, metric_with_run_id_to_json
 from asyncstore.server.decoding import Int64, Request, RequiredText
-from asyncstore.server.requests import page
+from asyncstore.server.requests import listed, page
 from asyncstore.server.routing import AnyRoute, Route
 from asyncstore.server.state import Server
 
@@ -54,7 +54,7 @@ async def get_metric_history(server: Server, request: GetMetricHistory) -> dict[
     found = await server.store.get_metric_history(
         request.run_id, request.metric_key, request.max_results, request.page_token or None
     )
-    return page("metrics", found, metric_to_json)
+    return await page("metrics", found, metric_to_json)
 
 
 async def get_metric_history_bulk(server: Server, request: GetMetricHistoryBulk) -> dict[str, Any]:
@@ -64,7 +64,7 @@ async def get_metric_history_bulk(server: Server, request: GetMetricHistoryBulk)
     found = await server.store.get_metric_history_bulk(
         request.run_id, request.metric_key, max(0, min(wanted, MOST_VALUES))
     )
-    return {"metrics": [metric_with_run_id_to_json(each) for each in found]}
+    return {"metrics": await listed(found, metric_with_run_id_to_json)}
 
 
 async def get_metric_history_bulk_interval(
@@ -81,8 +81,7 @@ async def get_metric_history_bulk_interval(
     found = await server.store.get_metric_history_bulk_interval(
         request.run_ids, request.metric_key, wanted, start, end
     )
-    metrics = [metric_with_run_id_to_json(each) for each in found]
-    return {"metrics": metrics} if metrics else {}
+    return {"metrics": await listed(found, metric_with_run_id_to_json)} if found else {}
 
 
 def _check_runs(run_ids: list[str], name: str) -> None:

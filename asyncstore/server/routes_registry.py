@@ -7,7 +7,7 @@ from typing import Any
 
 from asyncstore.rest.json_registry import model_version_to_json, registered_model_to_json
 from asyncstore.server.decoding import Int64, Request, RequiredText
-from asyncstore.server.requests import Tag, page, tags_of
+from asyncstore.server.requests import Tag, list_in_tag, page, tags_of
 from asyncstore.server.routing import AnyRoute, Route
 from asyncstore.server.sources import check_prompt_source, checked_source
 from asyncstore.server.state import Server
@@ -174,7 +174,7 @@ async def search_registered_models(server: Server, request: SearchRegistry) -> d
         request.order_by,
         request.page_token or None,
     )
-    return page("registered_models", found, registered_model_to_json)
+    return await page("registered_models", found, registered_model_to_json)
 
 
 async def get_latest_versions(server: Server, request: GetLatestVersions) -> dict[str, Any]:
@@ -248,7 +248,7 @@ async def create_model_version(server: Server, request: CreateModelVersion) -> d
 
 async def _note_version(server: Server, model_id: str, name: str, version: int) -> None:
     model = await server.store.get_logged_model(model_id)
-    noted = json.loads(model.tags.get(MODEL_VERSIONS_TAG, "[]"))
+    noted = list_in_tag(model.tags.get(MODEL_VERSIONS_TAG))
     entry = {"name": name, "version": version}
     if entry not in noted:
         await server.store.set_logged_model_tags(
@@ -300,7 +300,7 @@ async def search_model_versions(server: Server, request: SearchRegistry) -> dict
         request.order_by,
         request.page_token or None,
     )
-    return page("model_versions", found, model_version_to_json)
+    return await page("model_versions", found, model_version_to_json)
 
 
 async def set_model_version_tag(server: Server, request: SetModelVersionTag) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from asyncstore.entities import (
 from asyncstore.errors import InvalidParameterError
 from asyncstore.rest.json_tracking import dataset_input_from_json, run_info_to_json, run_to_json
 from asyncstore.server.decoding import Int64, Request, RequiredText
-from asyncstore.server.requests import Tag, page, tags_of, view_type_of
+from asyncstore.server.requests import Tag, list_in_tag, page, tags_of, view_type_of
 from asyncstore.server.routing import AnyRoute, Route
 from asyncstore.server.state import Server
 
@@ -249,10 +249,10 @@ async def log_model(server: Server, request: LogModel) -> dict[str, Any]:
         else flavor
         for name, flavor in model["flavors"].items()
     }
-    kept = ("run_id", "utc_time_created", "artifact_path", "model_uuid")
+    kept = ("run_id", "artifact_path", "utc_time_created", "model_uuid")
     entry = {key: model[key] for key in kept if key in model} | {"flavors": flavors}
     run = await server.store.get_run(request.run_id)
-    history = json.loads(run.data.tags.get(LOGGED_MODELS_TAG, "[]"))
+    history = list_in_tag(run.data.tags.get(LOGGED_MODELS_TAG))
     await server.store.set_tag(request.run_id, LOGGED_MODELS_TAG, json.dumps([*history, entry]))
     return {}
 
@@ -286,7 +286,7 @@ async def search_runs(server: Server, request: SearchRuns) -> dict[str, Any]:
         request.order_by,
         request.page_token or None,
     )
-    return page("runs", found, run_to_json)
+    return await page("runs", found, run_to_json)
 
 
 ROUTES: tuple[AnyRoute, ...] = (

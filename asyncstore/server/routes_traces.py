@@ -15,7 +15,7 @@ from asyncstore.rest.json_traces import (
     trace_to_json,
 )
 from asyncstore.server.decoding import Int64, Request, RequiredText
-from asyncstore.server.requests import page
+from asyncstore.server.requests import listed, page
 from asyncstore.server.routing import AnyRoute, Route
 from asyncstore.server.state import Server
 
@@ -173,7 +173,7 @@ async def batch_get_traces(server: Server, request: BatchGetTraces) -> dict[str,
     found = await server.store.batch_get_traces(
         _ids(request.trace_ids), None, request.experiment_ids
     )
-    return {"traces": [trace_to_json(each) for each in found]} if found else {}
+    return {"traces": await listed(found, trace_to_json)} if found else {}
 
 
 async def batch_get_trace_infos(server: Server, request: BatchGetTraces) -> dict[str, Any]:
@@ -181,7 +181,7 @@ async def batch_get_trace_infos(server: Server, request: BatchGetTraces) -> dict
     found = await server.store.batch_get_trace_infos(
         _ids(request.trace_ids), None, request.experiment_ids
     )
-    return {"trace_infos": [trace_info_to_json(each) for each in found]} if found else {}
+    return {"trace_infos": await listed(found, trace_info_to_json)} if found else {}
 
 
 def _ids(trace_ids: list[str]) -> list[str]:
@@ -209,7 +209,7 @@ async def search_traces(server: Server, request: SearchTraces) -> dict[str, Any]
         page_token=request.page_token or None,
         locations=experiments,
     )
-    return page("traces", found, trace_info_to_json)
+    return await page("traces", found, trace_info_to_json)
 
 
 async def delete_traces(server: Server, request: DeleteTraces) -> dict[str, Any]:

@@ -132,7 +132,7 @@ async def search_traces_v2(server: Server, request: SearchTracesV2) -> dict[str,
         request.order_by,
         request.page_token or None,
     )
-    return page("traces", found, _to_json)
+    return await page("traces", found, _to_json)
 
 
 ROUTES: tuple[AnyRoute, ...] = (

@@ -108,11 +108,12 @@ class Server:
             client = await stack.enter_async_context(
                 Client(options.backend_store_uri, artifact_location=options.default_artifact_root)
             )
-            self._store = self._registry = await client.get_metadata_store()
-            if options.registry_store_uri != options.backend_store_uri:
-                self._registry = await stack.enter_async_context(
-                    await MetadataStore.open(options.registry_store_uri)
-                )
+            if not options.artifacts_only:
+                self._store = self._registry = await client.get_metadata_store()
+                if options.registry_store_uri != options.backend_store_uri:
+                    self._registry = await stack.enter_async_context(
+                        await MetadataStore.open(options.registry_store_uri)
+                    )
             self._client = client
             try:
                 yield

@@ -37,6 +37,7 @@ from asyncstore.rest import (
     json_tracking,
 )
 from asyncstore.rest.errors import error_from_response, error_to_json
+from asyncstore.rest.otlp_protobuf import otlp_export_to_protobuf
 from tests.rest import test_json as given_by
 
 if TYPE_CHECKING:
@@ -183,12 +184,9 @@ def _said(value: Any) -> Any:
 @BUSY
 @given(given_by.TRACE_IDS.flatmap(given_by.spans))
 def test_an_export_is_one_of_opentelemetry(span: Span) -> None:
-    from mlflow.server.otel_api import _convert_otlp_json_ids_to_base64
-
-    body = json.dumps(json_spans.otlp_export_to_json([span]), allow_nan=False).encode()
-    message = ExportTraceServiceRequest()
-    parse_dict(json.loads(_convert_otlp_json_ids_to_base64(body)), message)
-    (sent,) = message.resource_spans[0].scope_spans[0].spans
+    message = ExportTraceServiceRequest.FromString(otlp_export_to_protobuf([span, span]))
+    sent, again = message.resource_spans[0].scope_spans[0].spans
+    assert sent == again
     assert json_spans.otlp_span_from_json(json.loads(message_to_json(sent))) == span
 
 

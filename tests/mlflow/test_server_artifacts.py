@@ -14,6 +14,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from asyncstore.testing.fault_proxy import Answer, FaultProxy, Request
 from tests.servers.asyncstore_server import AsyncstoreServer
+from tests.servers.azurite import Azurite
 from tests.servers.running import running
 
 if TYPE_CHECKING:
@@ -149,6 +150,33 @@ def test_parts_go_from_the_client_to_the_storage(
     local = client.download_artifacts(run_id, "models", str(tmp_path))
     assert content_of(Path(local)) == content_of(tree)
     assert radosgw.open_multipart_uploads(bucket) == []
+
+
+@pytest.fixture(scope="module")
+def azurite() -> Iterator[Azurite]:
+    yield from running(Azurite())
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_parts_go_to_azure(azurite: Azurite, tree: Path, tmp_path: Path) -> None:
+    """An upload there has no id, and its parts no ETags that count."""
+    with FaultProxy(azurite.address) as storage:
+        environment = {
+            "AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string(storage.address)
+        }
+        container = azurite.create_container()
+        destination = f"wasbs://{container}@labaccount.blob.core.windows.net/proxied"
+        for server in running(
+            AsyncstoreServer("--artifacts-destination", destination, environment=environment)
+        ):
+            client, run_id = a_run(server, "in parts")
+            client.log_artifacts(run_id, str(tree), "models")
+            blocks = [each for each in storage.requests if "comp=block&" in f"{each.query}&"]
+            assert len(blocks) == 3
+            assert all("requests/" in each.headers["user-agent"] for each in blocks)
+            local = client.download_artifacts(run_id, "models", str(tmp_path))
+            assert content_of(Path(local)) == content_of(tree)
+    azurite.discard(container)
 
 
 @pytest.mark.usefixtures("in_parts")

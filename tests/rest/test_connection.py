@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import anyio
 import anyio.to_thread
 import pytest
+from yarl import URL
 
 from asyncstore.errors import (
     AsyncStoreError,
@@ -26,6 +27,7 @@ from asyncstore.errors import (
     UnavailableError,
 )
 from asyncstore.rest.connection import MAX_CONNECTIONS, Connection
+from asyncstore.rest.transport import same_server
 from asyncstore.testing.fault_proxy import Fault, FaultProxy, Hang, Reset, Truncate
 from tests.rest.scripted import Answer, Asked, Scripted, answering, silent
 
@@ -60,6 +62,15 @@ async def test_a_call_sends_json_and_a_query_and_takes_json() -> None:
     assert json.loads(asked.body) == {"run_id": "ä", "n": [1]}
     assert asked.headers["content-type"] == "application/json"
     assert asked.headers["user-agent"].startswith("asyncstore/")
+
+
+async def test_a_large_body_goes_out_whole_and_again_after_a_redirect() -> None:
+    said = {"text": "x" * 3_000_000}
+    with answering(Answer(307, headers={"Location": "/there"}), Answer()) as server:
+        connection = Connection(server.url)
+        await connection.call("POST", "/x", json=said)
+        await connection.aclose()
+    assert [json.loads(asked.body) == said for asked in server.asked] == [True, True]
 
 
 @pytest.mark.parametrize("content", [b"", b"200 OK", b" \n"])
@@ -377,6 +388,24 @@ class TestRedirects:
         assert len(server.asked) == 1
 
 
+@pytest.mark.parametrize(
+    ("here", "there", "same"),
+    [
+        ("http://h:5000", "http://h:5000", True),
+        ("http://h", "http://h:80", True),
+        ("http://h", "https://h", True),
+        ("http://h:5000", "https://h:5000", True),
+        ("https://h", "http://h", False),
+        ("http://h:5000", "https://h", False),
+        ("http://h:5000", "http://h:5001", False),
+        ("http://h", "http://h.example", False),
+        ("http://h", "https://g", False),
+    ],
+)
+def test_which_server_is_the_same(here: str, there: str, same: bool) -> None:
+    assert same_server(URL(here).origin(), URL(there).origin()) is same
+
+
 class TestTLS:
     @pytest.fixture
     def files(self, private_authority: PrivateAuthority, tmp_path: Path) -> dict[str, Path]:
@@ -528,6 +557,27 @@ async def test_a_cancelled_call_leaves_nothing(how: str, what: str) -> None:
         await eventually(lambda: proxy.connections == 0)
         proxy.faults = []
         assert await connection.call("GET", "/x") == {}
+        await connection.aclose()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_cancelled_upload_to_a_server_that_takes_nothing_in_leaves_no_connection(
+    streamed: bool,
+) -> None:
+    size = 50_000_000
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(50):
+            yield bytes(size // 50)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connection = Connection(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        body = pieces() if streamed else bytes(size)
+        headers = {"Content-Length": str(size)}
+        with anyio.move_on_after(0.5):
+            async with connection.request("PUT", "/x", body=body, headers=headers):
+                raise AssertionError
+        await eventually(lambda: not connection._sockets._open())
         await connection.aclose()
 
 

@@ -58,7 +58,6 @@ from asyncstore.rest.json_registry import (
     registered_model_to_json,
 )
 from asyncstore.rest.json_spans import (
-    otlp_export_to_json,
     otlp_span_from_json,
     otlp_span_to_json,
     span_from_json,
@@ -360,17 +359,6 @@ def test_spans_of_opentelemetry(span: Span) -> None:
     made = _over_the_wire(otlp_span_to_json(span))
     assert otlp_span_from_json(made) == span
     assert otlp_span_from_json(_with_text_integers(made)) == span
-
-
-def test_an_export_is_the_json_of_opentelemetry() -> None:
-    span = Span("tr-" + "0a" * 16, "0b" * 8, "n", 5, attributes={"a_b": 7, "c": [{"d_e": None}]})
-    (made,) = otlp_export_to_json([span])["resourceSpans"][0]["scopeSpans"][0]["spans"]
-    assert made["traceId"] == "0a" * 16
-    assert made["spanId"] == "0b" * 8
-    assert made["startTimeUnixNano"] == "5"
-    assert {"key": "a_b", "value": {"intValue": "7"}} in made["attributes"]
-    inner = {"kvlistValue": {"values": [{"key": "d_e", "value": {}}]}}
-    assert {"key": "c", "value": {"arrayValue": {"values": [inner]}}} in made["attributes"]
 
 
 def test_what_is_absent_has_a_default() -> None:

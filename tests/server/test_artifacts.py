@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import socket
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -140,6 +141,30 @@ def test_a_client_that_goes_away_ends_the_reading(
     finally:
         storage.bytes_per_second = None
     assert request(s3_server.port, "GET", "/health").body == b"OK"
+
+
+@pytest.mark.parametrize("kind", ["server", "s3_server"])
+def test_clients_that_do_not_read_keep_nobody_else_waiting(
+    kind: str, request_fixture: pytest.FixtureRequest
+) -> None:
+    server: AsyncstoreServer = request_fixture.getfixturevalue(kind)
+    content = os.urandom(20 * MIB)
+    large, small = f"{ARTIFACTS}/slow/large.bin", f"{ARTIFACTS}/slow/small.bin"
+    request(server.port, "PUT", large, content)
+    request(server.port, "PUT", small, b"small")
+    # More than a storage may have of requests, and of memory for them.
+    slow = [half_a_request(server.port, "GET", large, 0, b"") for _ in range(80)]
+    try:
+        assert all(each.recv(1, socket.MSG_PEEK) == b"H" for each in slow)
+        assert request(server.port, "GET", small).body == b"small"
+        assert request(server.port, "PUT", small, b"other").status == 200
+        # One that was waiting gets the rest all the same.
+        answer = http.client.HTTPResponse(slow[0])
+        answer.begin()
+        assert answer.read() == content
+    finally:
+        for each in slow:
+            each.close()
 
 
 def test_a_storage_that_breaks_off_ends_the_connection(

@@ -301,3 +301,26 @@ def test_openapi_describes_every_route(http: httpx.Client) -> None:
     assert [(each["name"], each["in"], each["required"]) for each in get] == [
         ("run_id", "query", True)
     ]
+
+
+def test_a_model_that_mlflow_2_logged(http: httpx.Client, run_id: str) -> None:
+    model = {
+        "run_id": run_id,
+        "artifact_path": "model",
+        "utc_time_created": "2025-01-01 00:00:00",
+        "flavors": {"python_function": {"config": {"large": True}, "env": "conda.yaml"}},
+        "signature": {"inputs": "[]"},
+    }
+    broken = {"run_id": run_id, "key": "mlflow.log-model.history", "value": "{"}
+    assert http.post(f"{API}/runs/set-tag", json=broken).json() == {}
+    for _ in range(2):
+        sent = {"run_id": run_id, "model_json": json.dumps(model)}
+        assert http.post(f"{API}/runs/log-model", json=sent).json() == {}
+    data = http.get(f"{API}/runs/get", params={"run_id": run_id}).json()["run"]["data"]
+    tags = {each["key"]: each["value"] for each in data["tags"]}
+    entry = {key: value for key, value in model.items() if key != "signature"}
+    entry["flavors"] = {"python_function": {"env": "conda.yaml"}}
+    assert json.loads(tags["mlflow.log-model.history"]) == [entry, entry]
+    for wrong in ("{", "[]", "7", json.dumps({**model, "flavors": 5}), json.dumps({"run_id": "x"})):
+        answer = http.post(f"{API}/runs/log-model", json={"run_id": run_id, "model_json": wrong})
+        refused(answer, 400, "INVALID_PARAMETER_VALUE")

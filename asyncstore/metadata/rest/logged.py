@@ -20,6 +20,8 @@ from asyncstore.rest.json_tracking import (
 
 __all__ = ["RestLogged"]
 
+HISTORY_AT_ONCE = 25_000
+
 
 class RestLogged(RestBase):
     """The methods of a store that concern what runs log."""
@@ -78,7 +80,8 @@ class RestLogged(RestBase):
             "run_id": run_id,
             "run_uuid": run_id,
             "metric_key": metric_key,
-            "max_results": max_results,
+            # MLflow 3.6 gives a token of a page whose size it was not told, and refuses it.
+            "max_results": HISTORY_AT_ONCE if max_results is None else max_results,
             "page_token": page_token,
         }
         metrics: list[Metric] = []

@@ -9,7 +9,7 @@ from typing import Any
 from typing_extensions import override
 
 from asyncstore.entities import ModelVersion, PagedList
-from asyncstore.errors import AlreadyExistsError
+from asyncstore.errors import AlreadyExistsError, InvalidParameterError
 from asyncstore.metadata import validation, validation_registry
 from asyncstore.metadata.interface.model_versions import SEARCH_MODEL_VERSION_MAX_RESULTS_DEFAULT
 from asyncstore.metadata.model_uris import is_model_uri, parse_model_uri
@@ -90,9 +90,15 @@ class RestModelVersions(RestBase):
     async def transition_model_version_stage(
         self, name: str, version: int | str, stage: str, archive_existing_versions: bool = False
     ) -> ModelVersion:
+        new = validation_registry.stage(stage)
+        if archive_existing_versions and new not in ("Staging", "Production"):
+            # Servers say so as an internal error, which would be asked for again.
+            raise InvalidParameterError(
+                f"existing versions are archived for Staging and Production only, not for {new}"
+            )
         wanted = {
             **_named(name, version),
-            "stage": validation_registry.stage(stage),
+            "stage": new,
             "archive_existing_versions": archive_existing_versions,
         }
         return _version(await self._post(f"{VERSIONS}/transition-stage", wanted, repeatable=True))

@@ -8,6 +8,7 @@ from typing import Any
 from typing_extensions import override
 
 from asyncstore.entities import ModelVersion, PagedList, RegisteredModel
+from asyncstore.errors import InvalidParameterError
 from asyncstore.metadata import validation_registry
 from asyncstore.metadata.interface.registered_models import (
     SEARCH_REGISTERED_MODEL_MAX_RESULTS_DEFAULT,
@@ -130,6 +131,12 @@ class RestRegisteredModels(RestBase):
     async def get_model_version_by_alias(self, name: str, alias: str) -> ModelVersion:
         validation_registry.model_name(name)
         validation_registry.model_alias(alias)
+        if alias.lower() == "latest":
+            # Servers before MLflow 3 refuse this one.
+            latest = await self.get_latest_versions(name)
+            if not latest:
+                raise InvalidParameterError(f"registered model {name!r} has no alias {alias!r}")
+            return max(latest, key=lambda version: version.version)
         found = await self._get(f"{MODELS}/alias", name=name, alias=alias)
         return model_version_from_json(message(found, "model_version"))
 

@@ -18,23 +18,25 @@ from asyncstore.metadata import validation
 from asyncstore.metadata.interface.traces import SEARCH_TRACES_DEFAULT_MAX_RESULTS
 from asyncstore.metadata.rest.base import API, API_3, RestBase, chunks, piece, token_of
 from asyncstore.rest.json_fields import integer, message, messages
-from asyncstore.rest.json_spans import otlp_export_to_json
 from asyncstore.rest.json_traces import (
     trace_from_json,
     trace_info_from_json,
     trace_info_to_json,
     trace_location_to_json,
 )
+from asyncstore.rest.otlp_protobuf import otlp_export_to_protobuf
 
 __all__ = ["RestTraces"]
 
 TRACES = f"{API_3}/traces"
 EXPERIMENT_HEADER = "x-mlflow-experiment-id"
+PROTOBUF = "application/x-protobuf"
 # What MLflow's server finds at once.
 SEARCH_AT_ONCE = 500
 # So many ids fit a request's first line everywhere.
 TRACES_AT_ONCE = 50
 DELETE_AT_ONCE = 100
+LINK_AT_ONCE = 100
 
 
 class RestTraces(RestBase):
@@ -54,9 +56,9 @@ class RestTraces(RestBase):
         await self._ask(
             "POST",
             "/v1/traces",
-            otlp_export_to_json(spans),
+            body=otlp_export_to_protobuf(spans),
             repeatable=True,
-            headers={EXPERIMENT_HEADER: str(location)},
+            headers={EXPERIMENT_HEADER: str(location), "Content-Type": PROTOBUF},
         )
         return list(spans)
 
@@ -72,15 +74,20 @@ class RestTraces(RestBase):
             # MLflow's server says with a 500 that the spans are elsewhere, which stays so.
             found = await self._ask("GET", f"{TRACES}/get", params=wanted, repeatable=False)
         except AsyncStoreError as error:
-            # MLflow before 3.6 takes `get` for the id of a trace.
             if isinstance(error, NotFoundError) and "'get'" in error.message:
-                reason = "the server's MLflow is too old"
-            elif "not stored in tracking store" in error.message:
-                reason = f"the spans of trace {trace_id} are artifacts"
-            else:
+                # MLflow 3.6 takes the question for the id of a trace.
+                return await self._whole_trace(trace_id)
+            if "not stored in tracking store" not in error.message:
                 raise
-            raise UnsupportedError(f"{error.message}: {reason}") from error
+            raise _elsewhere(trace_id) from error
         return trace_from_json(message(found, "trace"))
+
+    async def _whole_trace(self, trace_id: str) -> Trace:
+        traces = await self.batch_get_traces([trace_id])
+        if not traces or not traces[0].data.spans:
+            await self.get_trace_info(trace_id)
+            raise _elsewhere(trace_id)
+        return traces[0]
 
     @override
     async def batch_get_traces(
@@ -115,10 +122,27 @@ class RestTraces(RestBase):
             "trace_ids": list(trace_ids),
             "experiment_ids": None if experiment_ids is None else list(experiment_ids),
         }
-        found = await self._post(f"{TRACES}/batchGetInfos", wanted, repeatable=True)
-        infos = map(trace_info_from_json, messages(found, "trace_infos"))
-        by_id = {info.trace_id: info for info in infos}
+        try:
+            found = await self._post(f"{TRACES}/batchGetInfos", wanted, repeatable=True)
+        except UnsupportedError:
+            # MLflow 3.6 is asked for one after the other.
+            infos = [await self._trace_info_or_none(each) for each in dict.fromkeys(trace_ids)]
+            return [
+                info
+                for info in infos
+                if info and (experiment_ids is None or info.experiment_id in experiment_ids)
+            ]
+        by_id = {
+            info.trace_id: info
+            for info in map(trace_info_from_json, messages(found, "trace_infos"))
+        }
         return [by_id[each] for each in dict.fromkeys(trace_ids) if each in by_id]
+
+    async def _trace_info_or_none(self, trace_id: str) -> TraceInfo | None:
+        try:
+            return await self.get_trace_info(trace_id)
+        except NotFoundError:
+            return None
 
     @override
     async def search_traces(
@@ -134,8 +158,8 @@ class RestTraces(RestBase):
         if model_id is not None:
             raise UnsupportedError("MLflow's REST API has no search of traces by model_id")
         where = locations or experiment_ids
-        if not where:
-            raise InvalidParameterError("give experiment_ids or locations to search traces in")
+        if not where or (locations and experiment_ids):
+            raise InvalidParameterError("give either experiment_ids or locations, not both")
         validation.max_results(max_results)
         wanted: dict[str, Any] = {
             "locations": [trace_location_to_json(str(each)) for each in where],
@@ -196,5 +220,17 @@ class RestTraces(RestBase):
     @override
     async def link_traces_to_run(self, trace_ids: Sequence[str], run_id: str) -> None:
         validation.run_id(run_id)
+        if not trace_ids:
+            return
+        if len(trace_ids) > LINK_AT_ONCE:
+            raise InvalidParameterError(
+                f"{LINK_AT_ONCE} traces can be linked at once, not {len(trace_ids)}"
+            )
         wanted = {"trace_ids": list(trace_ids), "run_id": run_id}
         await self._post(f"{API}/traces/link-to-run", wanted, repeatable=True)
+
+
+def _elsewhere(trace_id: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"the spans of trace {trace_id} are artifacts, or not all there: the server has them not"
+    )
