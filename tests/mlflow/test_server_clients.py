@@ -51,6 +51,10 @@ def _of_mlflow(directory: Path) -> Printed:
         return used(directory, stock.url, "mlflow-artifacts:/place", LEFT_OUT)
 
 
+@pytest.mark.skipif(
+    mlflow.__version__.startswith("3.6."),
+    reason="the server of MLflow 3.6 serves no artifact whose name is not ASCII",
+)
 def test_a_day_over_http(
     server: AsyncstoreServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
