@@ -25,7 +25,11 @@ __all__ = ["patiently", "run_in_thread"]
 T = TypeVar("T")
 STALE_ATTEMPTS = 5
 # Of errors that Python has no class for.
-KINDS = {errno.ESTALE: UnavailableError, errno.ELOOP: InvalidParameterError}
+KINDS = {
+    errno.ELOOP: InvalidParameterError,
+    errno.ENAMETOOLONG: InvalidParameterError,
+    errno.ESTALE: UnavailableError,
+}
 # Enough to keep a disk or an NFS server busy; more would only take the processor from the loop.
 MAX_FILE_THREADS = 8
 _FILE_THREADS: RunVar[anyio.CapacityLimiter] = RunVar("_FILE_THREADS")

@@ -18,6 +18,7 @@ __all__ = [
     "duration_to_json",
     "flag",
     "integer",
+    "is_too_deep",
     "list_of",
     "message",
     "messages",
@@ -35,6 +36,9 @@ __all__ = [
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
+# Of google.protobuf.Duration.
+_LONGEST_DURATION: Final = 315_576_000_000
+_MOST_LEVELS: Final = 100
 
 
 def _wrong(d: Mapping[str, Any], key: str, what: str) -> InvalidParameterError:
@@ -146,6 +150,21 @@ def text_map(d: Mapping[str, Any], key: str) -> dict[str, str]:
     return found
 
 
+def is_too_deep(content: Any) -> bool:
+    """Whether JSON has more levels than can be written and read again everywhere."""
+    level = [content]
+    for _ in range(_MOST_LEVELS):
+        level = [
+            below
+            for each in level
+            if isinstance(each, dict | list)
+            for below in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return False
+    return True
+
+
 def tags_to_json(tags: Mapping[str, str]) -> list[dict[str, str]]:
     """Tags or params as a list of `key` and `value`."""
     return [{"key": key, "value": value} for key, value in tags.items()]
@@ -180,8 +199,11 @@ def optional_timestamp(d: Mapping[str, Any], key: str) -> int | None:
         return None
     try:
         moment = datetime.fromisoformat(text(d, key))
-        return (moment - _EPOCH) // _MS
-    except (TypeError, ValueError) as error:
+        since = moment - _EPOCH
+        # What an offset brings outside the years 1 to 9999 could not be written again.
+        _ = _EPOCH + since
+        return since // _MS
+    except (TypeError, ValueError, OverflowError) as error:
         raise _wrong(d, key, "a time such as 2025-04-15T08:49:18.699Z") from error
 
 
@@ -200,5 +222,7 @@ def optional_duration(d: Mapping[str, Any], key: str) -> int | None:
     digits = f"{whole}{fraction}"
     if not (found.endswith("s") and whole and digits.isascii() and digits.isdigit()):
         raise _wrong(d, key, "a duration such as 1.5s")
+    if len(whole.lstrip("0")) > 12 or int(whole) > _LONGEST_DURATION:
+        raise _wrong(d, key, f"at most {_LONGEST_DURATION:,} seconds")
     ms = int(whole) * 1000 + int(f"{fraction:0<3}"[:3])
     return -ms if found.startswith("-") else ms

@@ -122,7 +122,7 @@ def _value(found: Any) -> Any:
         return found
     try:
         return json.loads(found)
-    except ValueError:
+    except (ValueError, RecursionError):
         return found
 
 

@@ -22,6 +22,7 @@ from asyncstore.rest.json_fields import (
     choice,
     duration_to_json,
     flag,
+    is_too_deep,
     message,
     messages,
     optional_duration,
@@ -163,9 +164,12 @@ def _expected(d: Mapping[str, Any]) -> Any:
             f"{serialized.get('serialization_format')!r}"
         )
     try:
-        return json.loads(text(serialized, "value"))
-    except ValueError as error:
+        value = json.loads(text(serialized, "value"))
+    except (ValueError, RecursionError) as error:
         raise InvalidParameterError(f"the value of an expectation is no JSON: {error}") from error
+    if is_too_deep(value):
+        raise InvalidParameterError("the value of an expectation is nested too deeply")
+    return value
 
 
 def trace_location_to_json(experiment_id: str) -> dict[str, Any]:

@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Generic, TypeVar, get_origin, get_type_hints
+from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from asyncstore.errors import InvalidParameterError
+from asyncstore.rest.json_fields import is_too_deep
 
-__all__ = ["Decoding", "Int64", "Request", "RequiredText"]
+__all__ = ["Clauses", "Decoding", "Int64", "Request", "RequiredText", "Timestamp"]
 
 T = TypeVar("T", bound="Request")
+T_co = TypeVar("T_co")
 
 RequiredText = Annotated[str, msgspec.Meta(min_length=1)]
 # What MLflow's protocol and every database can hold.
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+# Milliseconds of the years 1 to 9999, which can be written as a date too.
+Timestamp = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000, le=253_402_300_799_999)]
+# Of an order_by. Each may be a join, of which SQLite has 64, and takes long over many.
+Clauses = Annotated[list[T_co], msgspec.Meta(max_length=50)]
 
 _MISSING_FIELD = re.compile(r"Object missing required field `([^`]*)`")
 _PLACE = re.compile(r" - at `\$\.?([^`]*)`")
@@ -43,6 +49,7 @@ class Decoding(Generic[T]):
         self._lists = frozenset(
             name for name, hint in get_type_hints(kind).items() if _is_list(hint)
         )
+        self._free = _is_free(kind)
 
     def from_body(self, body: bytes, path_params: Mapping[str, str]) -> T:
         """The struct of a JSON body; an empty one is an empty object.
@@ -55,8 +62,10 @@ class Decoding(Generic[T]):
             InvalidParameterError: It is not JSON, or not what the struct takes.
         """
         try:
-            if path_params:
+            if path_params or self._free:
                 content = msgspec.json.decode(body or b"{}", type=dict[str, Any])
+                if self._free and is_too_deep(content):
+                    raise InvalidParameterError("the request's body is nested too deeply")
                 return msgspec.convert({**content, **path_params}, self._kind, strict=False)
             return self._decoder.decode(body or b"{}")
         except msgspec.ValidationError as error:
@@ -115,6 +124,13 @@ class Decoding(Generic[T]):
 
 def _is_list(hint: Any) -> bool:
     return any(get_origin(each) is list for each in (hint, *getattr(hint, "__args__", ())))
+
+
+def _is_free(hint: Any) -> bool:
+    """Whether a kind of JSON holds some of any kind."""
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return any(map(_is_free, get_type_hints(hint).values()))
+    return hint is Any or any(map(_is_free, get_args(hint)))
 
 
 def _refusal(message: str) -> InvalidParameterError:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asyncstore.errors import (
     AsyncStoreError,
     InvalidParameterError,
+    InvalidStateError,
     UnavailableError,
     UnsupportedError,
 )
@@ -171,6 +172,9 @@ async def _unless_gone(receive: Receive, work: Callable[[], Awaitable[Answer]]) 
 
 def _of_error(error: AsyncStoreError, scope: Scope) -> Answer:
     status, content = error_to_json(error)
+    if isinstance(error, InvalidStateError):
+        # MLflow's server says 500, which its clients try again for minutes.
+        status = 409
     if status >= 500 and not isinstance(error, UnsupportedError):
         logger.error("%s %s: %s", scope["method"], scope["path"], error, exc_info=error)
     headers: tuple[tuple[bytes, bytes], ...] = ()

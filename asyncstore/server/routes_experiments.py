@@ -6,7 +6,7 @@ from typing import Any
 
 from asyncstore.errors import InvalidParameterError, NotFoundError
 from asyncstore.rest.json_tracking import experiment_to_json
-from asyncstore.server.decoding import Int64, Request, RequiredText
+from asyncstore.server.decoding import Clauses, Int64, Request, RequiredText
 from asyncstore.server.requests import Tag, page, tags_of, view_type_of
 from asyncstore.server.routing import AnyRoute, Route
 from asyncstore.server.sources import check_artifact_location
@@ -65,7 +65,7 @@ class SearchExperiments(Request):
     view_type: str | Int64 | None = None
     max_results: Int64 | None = None
     filter: str | None = None
-    order_by: list[str] | None = None
+    order_by: Clauses[str] | None = None
     page_token: str | None = None
 
 

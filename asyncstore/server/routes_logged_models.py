@@ -9,7 +9,7 @@ from asyncstore.rest.json_logged_models import (
     logged_model_status_from_json,
     logged_model_to_json,
 )
-from asyncstore.server.decoding import Int64, Request, RequiredText
+from asyncstore.server.decoding import Clauses, Int64, Request, RequiredText
 from asyncstore.server.requests import Tag, page, tags_of
 from asyncstore.server.routing import AnyRoute, Route
 from asyncstore.server.state import Server
@@ -90,7 +90,7 @@ class SearchLoggedModels(Request):
     filter: str | None = None
     datasets: list[SearchedDataset] | None = None
     max_results: Int64 | None = None
-    order_by: list[OrderBy] | None = None
+    order_by: Clauses[OrderBy] | None = None
     page_token: str | None = None
 
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from asyncstore.rest.json_registry import model_version_to_json, registered_model_to_json
-from asyncstore.server.decoding import Int64, Request, RequiredText
+from asyncstore.server.decoding import Clauses, Int64, Request, RequiredText
 from asyncstore.server.requests import Tag, list_in_tag, page, tags_of
 from asyncstore.server.routing import AnyRoute, Route
 from asyncstore.server.sources import check_prompt_source, checked_source
@@ -87,7 +87,7 @@ class SearchRegistry(Request):
 
     filter: str | None = None
     max_results: Int64 | None = None
-    order_by: list[str] | None = None
+    order_by: Clauses[str] | None = None
     page_token: str | None = None
 
 

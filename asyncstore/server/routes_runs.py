@@ -13,8 +13,9 @@ from asyncstore.entities import (
     RunStatus,
 )
 from asyncstore.errors import InvalidParameterError
+from asyncstore.rest.json_fields import is_too_deep
 from asyncstore.rest.json_tracking import dataset_input_from_json, run_info_to_json, run_to_json
-from asyncstore.server.decoding import Int64, Request, RequiredText
+from asyncstore.server.decoding import Clauses, Int64, Request, RequiredText
 from asyncstore.server.requests import Tag, list_in_tag, page, tags_of, view_type_of
 from asyncstore.server.routing import AnyRoute, Route
 from asyncstore.server.state import Server
@@ -152,7 +153,7 @@ class SearchRuns(Request):
     filter: str | None = None
     run_view_type: str | Int64 | None = None
     max_results: Int64 | None = None
-    order_by: list[str] | None = None
+    order_by: Clauses[str] | None = None
     page_token: str | None = None
 
 
@@ -239,6 +240,8 @@ async def log_model(server: Server, request: LogModel) -> dict[str, Any]:
         model = json.loads(request.model_json)
     except (ValueError, RecursionError) as error:
         raise InvalidParameterError(f"model_json is not JSON: {error}") from error
+    if is_too_deep(model):
+        raise InvalidParameterError("model_json is nested too deeply")
     missing = [name for name in _MODEL_FIELDS if not isinstance(model, dict) or name not in model]
     if missing or not isinstance(model["flavors"], dict):
         raise InvalidParameterError(f"model_json has no {', '.join(missing) or 'flavors'}")

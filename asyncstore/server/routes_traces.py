@@ -14,7 +14,7 @@ from asyncstore.rest.json_traces import (
     trace_info_to_json,
     trace_to_json,
 )
-from asyncstore.server.decoding import Int64, Request, RequiredText
+from asyncstore.server.decoding import Clauses, Int64, Request, RequiredText
 from asyncstore.server.requests import listed, page
 from asyncstore.server.routing import AnyRoute, Route
 from asyncstore.server.state import Server
@@ -81,7 +81,7 @@ class SearchTraces(Request):
     locations: list[TraceLocation]
     filter: str | None = None
     max_results: Int64 | None = None
-    order_by: list[str] | None = None
+    order_by: Clauses[str] | None = None
     page_token: str | None = None
 
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 from asyncstore.entities import TraceInfo, TraceState
 from asyncstore.errors import InvalidParameterError
 from asyncstore.rest.json_tracking import tags_to_json
-from asyncstore.server.decoding import Int64, Request, RequiredText
+from asyncstore.server.decoding import Clauses, Int64, Request, RequiredText, Timestamp
 from asyncstore.server.requests import Tag, page, tags_of
 from asyncstore.server.routing import AnyRoute, Route
 from asyncstore.server.state import Server
@@ -36,7 +36,7 @@ class StartTraceV2(Request):
     """A new trace."""
 
     experiment_id: RequiredText
-    timestamp_ms: Int64 | None = None
+    timestamp_ms: Timestamp | None = None
     request_metadata: list[Tag] | None = None
     tags: list[Tag] | None = None
 
@@ -50,7 +50,7 @@ class OfTraceV2(Request):
 class EndTraceV2(OfTraceV2):
     """How a trace ended."""
 
-    timestamp_ms: Int64 | None = None
+    timestamp_ms: Timestamp | None = None
     status: str | Int64 | None = None
     request_metadata: list[Tag] | None = None
     tags: list[Tag] | None = None
@@ -62,7 +62,7 @@ class SearchTracesV2(Request):
     experiment_ids: list[str]
     filter: str | None = None
     max_results: Int64 | None = None
-    order_by: list[str] | None = None
+    order_by: Clauses[str] | None = None
     page_token: str | None = None
 
 

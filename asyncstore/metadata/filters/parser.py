@@ -67,6 +67,8 @@ _EXPECTED: Final = {
 }
 _SHOWN = 60
 MAX_CACHED_LENGTH = 500
+# Each may be a part of the query on other tables; databases take about 1,000, and long over them.
+MAX_COMPARISONS = 200
 
 
 def parse_filter(text: str | None, vocabulary: Vocabulary) -> list[Comparison]:
@@ -97,8 +99,13 @@ def _cached_comparisons(text: str, vocabulary: Vocabulary) -> tuple[Comparison, 
 
 def _comparisons(text: str, vocabulary: Vocabulary) -> list[Comparison]:
     source = _Source("filter_string", text)
-    trees = source.parse("filter").children
-    return [_comparison(tree, vocabulary, source) for tree in trees if isinstance(tree, Tree)]
+    trees = [tree for tree in source.parse("filter").children if isinstance(tree, Tree)]
+    if len(trees) > MAX_COMPARISONS:
+        raise InvalidParameterError(
+            f"filter_string has {len(trees):,} comparisons, and may have {MAX_COMPARISONS}; many "
+            "values of one key go into IN ('a', 'b')"
+        )
+    return [_comparison(tree, vocabulary, source) for tree in trees]
 
 
 def parse_order_by(text: str, vocabulary: Vocabulary) -> Ordering:

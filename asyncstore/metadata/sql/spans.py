@@ -37,6 +37,7 @@ from asyncstore.metadata.sql.trace_columns import (
     SESSION_KEY,
     USAGE,
     USAGE_KEY,
+    numbers,
 )
 from asyncstore.metadata.sql.traces import FINALIZED_KEY, location_tags, write_trace_tags
 from asyncstore.rest.json_spans import attributes_of, span_from_json, span_to_json
@@ -379,8 +380,8 @@ def _spans(rows: Sequence[Row[Any]]) -> dict[str, list[Span]]:
 
 
 def _is_whole(info: TraceInfo, spans: Sequence[Span]) -> bool:
-    stats = json.loads(info.trace_metadata.get(SIZE_STATS_KEY) or "{}")
-    return bool(spans) and len(spans) >= int(stats.get("num_spans", 0))
+    stats = numbers(info.trace_metadata.get(SIZE_STATS_KEY))
+    return bool(spans) and len(spans) >= stats.get("num_spans", 0)
 
 
 def _changes(

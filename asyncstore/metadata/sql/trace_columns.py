@@ -97,7 +97,7 @@ def numbers(text: str | None) -> dict[str, float]:
     """The finite numbers of a JSON object; none where it is something else."""
     try:
         found = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
         return {}
