@@ -17,7 +17,9 @@ from asyncstore import demo_model
 from asyncstore.cli import main
 from asyncstore.demo import ALIAS, REGISTERED_MODEL, TRACES
 from asyncstore.entities import FileInfo, Run, Trace
+from tests.servers.asyncstore_server import AsyncstoreServer
 from tests.servers.radosgw import RadosGateway
+from tests.servers.running import require
 from tests.terminal import Terminal
 
 EPOCHS = 12
@@ -151,6 +153,21 @@ def test_on_postgresql_and_s3(
     anyio.run(check_registered, report)
     assert radosgw.open_multipart_uploads(s3_bucket) == []
     assert len(radosgw.keys(s3_bucket)) == report["files"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_on_a_tracking_server(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server = AsyncstoreServer()
+    require(server)
+    with server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        report = figures(capsys)
+        assert report["artifact_location"] == f"mlflow-artifacts:/{report['experiment_id']}"
+        assert report["open_with"] == server.url
+        check(anyio.run(stored, "asyncstore demo"), report)
+        anyio.run(check_registered, report)
     assert list(tmp_path.iterdir()) == []
 
 

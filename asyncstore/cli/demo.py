@@ -69,7 +69,10 @@ def _database(tracking_uri: str | None) -> str:
 
 
 def _ui_command(tracking_uri: str | None, report: Report) -> str:
-    """The line that opens the runs in MLflow's UI, without a password in it."""
+    """A line that opens the runs in MLflow's UI, or a server's address; no password is in it."""
+    uri = tracking_uri or settings.MLFLOW_TRACKING_URI.get() or ""
+    if uris.scheme_of(uri) in ("http", "https"):
+        return uris.redact(uri)
     if tracking_uri is None and settings.MLFLOW_TRACKING_URI.get() is not None:
         database = '"$MLFLOW_TRACKING_URI"'
     else:
