@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import anyio
 import pytest
@@ -30,13 +28,11 @@ from asyncstore.filesystems.mlflow_artifacts import MlflowArtifactsFileSystem
 from asyncstore.retry import RetryPolicy
 from asyncstore.testing.conformance import (
     MIB,
-    ODD_NAMES,
-    ArtifactRepositoryTests,
-    Place,
     RawStorage,
 )
 from asyncstore.testing.fault_proxy import FaultProxy
 from tests.artifacts.raw import RawDirectory, RawS3
+from tests.artifacts.through_server import ThroughServer
 from tests.rest.scripted import Answer, Asked, Scripted
 from tests.servers.asyncstore_server import AsyncstoreServer
 from tests.servers.running import running
@@ -46,11 +42,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-_numbers = itertools.count()
-# MLflow's server would take these for others.
-NAMES = tuple(
-    name for name in ODD_NAMES if "#" not in name and name not in ("100%25.txt", "%41.txt")
-)
 QUICK = TransferOptions(retry=RetryPolicy(attempts=2, backoff=0.01))
 ARTIFACTS = "/api/2.0/mlflow-artifacts"
 
@@ -73,34 +64,7 @@ def over_s3(radosgw: RadosGateway, module_bucket: str) -> Iterator[AsyncstoreSer
     yield from running(AsyncstoreServer(*destination, environment=radosgw.environment))
 
 
-class _ThroughServer(ArtifactRepositoryTests):
-    storage = "Artifacts through a tracking server"
-    odd_names = NAMES
-    many = 300
-
-    @pytest.fixture
-    def prefix(self) -> str:
-        return f"{next(_numbers)}/a b+/artifacts"
-
-    @pytest.fixture
-    def artifact_uri(self, prefix: str) -> str:
-        return f"mlflow-artifacts:/{quote(prefix)}"
-
-    @pytest.fixture
-    def storage_options(self, tracking_server: AsyncstoreServer) -> dict[str, str]:
-        return {"tracking_uri": tracking_server.url}
-
-    @pytest.fixture
-    def proxy(self, tracking_server: AsyncstoreServer) -> Iterator[FaultProxy]:
-        with FaultProxy(tracking_server.url.removeprefix("http://")) as proxy:
-            yield proxy
-
-    @pytest.fixture
-    def proxied(self, proxy: FaultProxy, artifact_uri: str) -> Place:
-        return Place(artifact_uri, {"tracking_uri": proxy.url})
-
-
-class TestOverADirectory(_ThroughServer):
+class TestOverADirectory(ThroughServer):
     server = "asyncstore server over a directory"
 
     @pytest.fixture
@@ -114,7 +78,7 @@ class TestOverADirectory(_ThroughServer):
         return RawDirectory(root, STAGED_SUFFIX)
 
 
-class TestOverS3(_ThroughServer):
+class TestOverS3(ThroughServer):
     server = "asyncstore server over S3"
 
     @pytest.fixture
@@ -147,7 +111,7 @@ class TestPastTheServer:
         (tmp_path / "large").write_bytes(content)
         (tmp_path / "small").write_bytes(b"small")
         async with ArtifactRepository(
-            f"mlflow-artifacts:/{next(_numbers)}/artifacts", storage_options={"tracking_uri": url}
+            f"mlflow-artifacts:/{tmp_path.name}/artifacts", storage_options={"tracking_uri": url}
         ) as repository:
             await repository.log_artifact(tmp_path / "large")
             await repository.log_artifact(tmp_path / "small")

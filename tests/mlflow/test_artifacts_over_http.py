@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import anyio
 import pytest
 
 from asyncstore.artifacts import ArtifactRepository
-from asyncstore.testing.conformance import ODD_NAMES, ArtifactRepositoryTests, Place, RawStorage
-from asyncstore.testing.fault_proxy import FaultProxy
+from asyncstore.testing.conformance import RawStorage
 from tests.artifacts.raw import RawDirectory, RawS3
+from tests.artifacts.through_server import ThroughServer
 from tests.servers.mlflow_server import MlflowServer
 from tests.servers.running import running
 
@@ -22,11 +20,6 @@ if TYPE_CHECKING:
     from tests.servers.radosgw import RadosGateway
 
 STAGED = ".artifact.uploading."
-_numbers = itertools.count()
-# MLflow's server refuses a fragment and decodes what looks like an escape.
-NAMES = tuple(
-    name for name in ODD_NAMES if "#" not in name and name not in ("100%25.txt", "%41.txt")
-)
 
 
 @pytest.fixture(scope="module")
@@ -69,34 +62,7 @@ def over_s3(
     )
 
 
-class _ThroughServer(ArtifactRepositoryTests):
-    storage = "Artifacts through a tracking server"
-    odd_names = NAMES
-    many = 200
-
-    @pytest.fixture
-    def prefix(self) -> str:
-        return f"{next(_numbers)}/a b+/artifacts"
-
-    @pytest.fixture
-    def artifact_uri(self, prefix: str) -> str:
-        return f"mlflow-artifacts:/{quote(prefix)}"
-
-    @pytest.fixture
-    def storage_options(self, tracking_server: MlflowServer) -> dict[str, str]:
-        return {"tracking_uri": tracking_server.url}
-
-    @pytest.fixture
-    def proxy(self, tracking_server: MlflowServer) -> Iterator[FaultProxy]:
-        with FaultProxy(tracking_server.url.removeprefix("http://")) as proxy:
-            yield proxy
-
-    @pytest.fixture
-    def proxied(self, proxy: FaultProxy, artifact_uri: str) -> Place:
-        return Place(artifact_uri, {"tracking_uri": proxy.url})
-
-
-class TestOverADirectory(_ThroughServer):
+class TestOverADirectory(ThroughServer):
     server = "mlflow server over a directory"
 
     @pytest.fixture
@@ -110,7 +76,7 @@ class TestOverADirectory(_ThroughServer):
         return RawDirectory(root, STAGED)
 
 
-class TestOverS3(_ThroughServer):
+class TestOverS3(ThroughServer):
     server = "mlflow server over S3"
 
     @pytest.fixture
