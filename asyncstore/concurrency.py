@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ __all__ = [
     "opened_in_own_task",
     "shielded",
     "task_group",
+    "unless_cancelled",
 ]
 
 T = TypeVar("T")
@@ -123,6 +125,24 @@ async def shielded(call: Callable[[], Awaitable[T]], *, within: float) -> T:
     with anyio.move_on_after(within, shield=True):
         return await call()
     raise UnavailableError(f"no answer within {within:g} s")
+
+
+async def unless_cancelled(call: Callable[[], Awaitable[T]]) -> T:
+    """Await `call` in a task that a worker thread starts, by `anyio.from_thread.run`.
+
+    Such a task hears of a cancellation that comes while it runs, and not of one that came before:
+    it would wait for it at the first checkpoint for ever, and the thread with it.
+
+    Args:
+        call: The work.
+
+    Returns:
+        What it returns. To the thread, a cancellation is an `asyncio.CancelledError`, which it
+        must not hand on: it may not be one that anyio knows.
+    """
+    if anyio.current_effective_deadline() == -math.inf:
+        raise anyio.get_cancelled_exc_class()
+    return await call()
 
 
 class Turnstile:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import anyio.from_thread
 import anyio.to_thread
 
 from asyncstore import settings
+from asyncstore.concurrency import unless_cancelled
 from asyncstore.errors import AsyncStoreError, InvalidParameterError, MissingDependencyError
 from asyncstore.rest.errors import status_of
 from asyncstore.rest.json_registry import model_version_to_json
@@ -74,14 +76,18 @@ def _execute(server: Server, request: GraphqlRequest) -> dict[str, Any]:
         )
     except GraphQLError as error:
         return {"data": None, "errors": [{"message": error.message}]}
-    result = execute_sync(
-        graphql_schema.schema(),
-        document,
-        root_value=_Query(server),
-        variable_values=request.variables,
-        operation_name=request.operationName,
-        field_resolver=_resolve,
-    )
+    try:
+        result = execute_sync(
+            graphql_schema.schema(),
+            document,
+            root_value=_Query(server),
+            variable_values=request.variables,
+            operation_name=request.operationName,
+            field_resolver=_resolve,
+        )
+    except CancelledError:
+        # The client has gone, and nobody reads this.
+        return {}
     return {"data": result.data, "errors": [_shown(error) for error in result.errors or ()] or None}
 
 
@@ -121,7 +127,7 @@ class _Query:
         """The answer to a field at the top; what is refused is an `apiError`."""
         read: Callable[[Any], Coroutine[Any, Any, dict[str, Any]]] = getattr(self, f"_{name}")
         try:
-            return anyio.from_thread.run(read, given)
+            return anyio.from_thread.run(unless_cancelled, lambda: read(given))
         except AsyncStoreError as error:
             if status_of(error.error_code) >= 500:
                 raise
@@ -180,13 +186,14 @@ class _Query:
         return {"model_versions": versions, "next_page_token": found.token}
 
     def _experiment(self, experiment_id: str) -> dict[str, Any]:
-        found = anyio.from_thread.run(self._server.store.get_experiment, experiment_id)
+        read = functools.partial(self._server.store.get_experiment, experiment_id)
+        found = anyio.from_thread.run(unless_cancelled, read)
         return experiment_to_json(found)
 
     def model_versions(self, run_id: str) -> list[dict[str, Any]]:
         """The versions that came from a run."""
         if self._versions is None:
-            self._versions = anyio.from_thread.run(self._versions_of_runs)
+            self._versions = anyio.from_thread.run(unless_cancelled, self._versions_of_runs)
         return self._versions.get(run_id, [])
 
     async def _versions_of_runs(self) -> dict[str, list[dict[str, Any]]]:

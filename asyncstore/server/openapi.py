@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 import asyncstore
-from asyncstore.server.routing import AnyRoute, Route
+from asyncstore.server.routing import AnyRoute, AsgiRoute
 
 __all__ = ["document"]
 
@@ -36,7 +36,7 @@ def document(routes: Iterable[AnyRoute]) -> dict[str, Any]:
         routes: The table. What is served under `/ajax-api` too is described once.
     """
     known = tuple(routes)
-    kinds = {route.request for route in known if isinstance(route, Route)}
+    kinds = {route.request for route in known}
     _, schemas = msgspec.json.schema_components(
         [Error, *sorted(kinds, key=lambda kind: kind.__name__)], ref_template=_REF
     )
@@ -59,6 +59,10 @@ def document(routes: Iterable[AnyRoute]) -> dict[str, Any]:
 def _operation(route: AnyRoute, schemas: dict[str, Any]) -> dict[str, Any]:
     said = route.summary or (inspect.getdoc(route.handler) or "").partition("\n")[0]
     in_path = _PARAMETER.findall(route.path)
+    queried = isinstance(route, AsgiRoute) or route.method == "GET"
+    schema = schemas[route.request.__name__]
+    properties = {name: each for name, each in schema["properties"].items() if name not in in_path}
+    required = [name for name in schema.get("required", ()) if name in properties]
     operation: dict[str, Any] = {
         "summary": said,
         "operationId": f"{route.method.lower()}_{re.sub(r'[^a-z0-9]+', '_', route.path.lower())}",
@@ -68,26 +72,29 @@ def _operation(route: AnyRoute, schemas: dict[str, Any]) -> dict[str, Any]:
         ],
         "responses": {"200": {"description": "It is done."}, "default": _ERROR},
     }
-    if not isinstance(route, Route):
-        return operation
-    operation["responses"]["200"]["content"] = {"application/json": {"schema": {"type": "object"}}}
-    fields = msgspec.structs.fields(route.request)
-    if route.method == "GET":
-        properties = schemas[route.request.__name__]["properties"]
+    if queried:
         operation["parameters"] += [
-            {
-                "name": field.name,
-                "in": "query",
-                "required": field.required,
-                "schema": properties[field.name],
-            }
-            for field in fields
-            if field.name not in in_path
+            {"name": name, "in": "query", "required": name in required, "schema": each}
+            for name, each in properties.items()
         ]
-    elif fields:
-        reference = _REF.format(name=route.request.__name__)
+    elif properties:
+        body = {"type": "object", "properties": properties, "required": required}
+        reference = {"$ref": _REF.format(name=route.request.__name__)}
         operation["requestBody"] = {
-            "required": any(field.required for field in fields if field.name not in in_path),
-            "content": {"application/json": {"schema": {"$ref": reference}}},
+            "required": bool(required),
+            "content": {"application/json": {"schema": body if in_path else reference}},
         }
+    answer = operation["responses"]["200"]
+    if isinstance(route, AsgiRoute):
+        operation["parameters"] += [
+            {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
+            for name in route.headers
+        ]
+        if route.takes:
+            content: dict[str, Any] = {kind: {} for kind in route.takes}
+            operation["requestBody"] = {"required": True, "content": content}
+        if route.method != "HEAD":
+            answer["content"] = {route.gives: {}}
+    else:
+        answer["content"] = {"application/json": {"schema": {"type": "object"}}}
     return operation

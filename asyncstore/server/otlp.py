@@ -130,4 +130,12 @@ def _with_base64(body: bytes) -> dict[str, Any]:
     return found
 
 
-ROUTES: tuple[AnyRoute, ...] = (AsgiRoute("POST", "/v1/traces", export_traces),)
+ROUTES: tuple[AnyRoute, ...] = (
+    AsgiRoute(
+        "POST",
+        "/v1/traces",
+        export_traces,
+        headers=("x-mlflow-experiment-id",),
+        takes=(PROTOBUF.decode(), JSON.decode()),
+    ),
+)

@@ -32,6 +32,7 @@ TRACE_DATA = "traces.json"
 SPANS_LOCATION_TAG = "mlflow.trace.spansLocation"
 ARTIFACT_LOCATION_TAG = "mlflow.artifactLocation"
 IN_DATABASE = "TRACKING_STORE"
+BYTES = "application/octet-stream"
 
 
 class ListProxied(Request):
@@ -248,7 +249,7 @@ AJAX = "/ajax-api/2.0/mlflow"
 ROUTES: tuple[AnyRoute, ...] = (
     Route("GET", "/api/2.0/mlflow-artifacts/artifacts", list_proxied, ListProxied, searches=True),
     Route("DELETE", PROXIED_PATH, delete_proxied, ProxiedArtifact),
-    AsgiRoute("PUT", PROXIED_PATH, upload_proxied),
+    AsgiRoute("PUT", PROXIED_PATH, upload_proxied, takes=(BYTES,)),
     *readable(PROXIED_PATH, download_proxied),
     Route("GET", "/api/2.0/mlflow/artifacts/list", list_artifacts, ListArtifacts, searches=True),
     Route(
@@ -258,10 +259,14 @@ ROUTES: tuple[AnyRoute, ...] = (
         ListLoggedModelArtifacts,
         searches=True,
     ),
-    *readable("/get-artifact", get_run_artifact),
-    *readable("/model-versions/get-artifact", get_model_version_artifact),
-    *readable(f"{AJAX}/logged-models/{{model_id}}/artifacts/files", get_logged_model_artifact),
-    *readable(f"{AJAX}/get-trace-artifact", get_trace_artifact),
-    *readable("/ajax-api/3.0/mlflow/get-trace-artifact", get_trace_artifact),
-    AsgiRoute("POST", f"{AJAX}/upload-artifact", upload_run_artifact),
+    *readable("/get-artifact", get_run_artifact, RunArtifact),
+    *readable("/model-versions/get-artifact", get_model_version_artifact, ModelVersionArtifact),
+    *readable(
+        f"{AJAX}/logged-models/{{model_id}}/artifacts/files",
+        get_logged_model_artifact,
+        LoggedModelArtifact,
+    ),
+    *readable(f"{AJAX}/get-trace-artifact", get_trace_artifact, TraceArtifact),
+    *readable("/ajax-api/3.0/mlflow/get-trace-artifact", get_trace_artifact, TraceArtifact),
+    AsgiRoute("POST", f"{AJAX}/upload-artifact", upload_run_artifact, RunArtifact, takes=(BYTES,)),
 )

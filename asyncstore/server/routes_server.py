@@ -53,7 +53,7 @@ async def get_server_info(server: Server, request: Request) -> dict[str, Any]:
 
 
 ROUTES: tuple[AnyRoute, ...] = (
-    AsgiRoute("GET", "/health", health),
-    AsgiRoute("GET", "/version", version),
+    AsgiRoute("GET", "/health", health, gives="text/plain"),
+    AsgiRoute("GET", "/version", version, gives="text/plain"),
     Route("GET", "/api/3.0/mlflow/server-info", get_server_info),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from asyncstore import uris
 from asyncstore.entities import Expectation, Feedback, PromptVersion
 from asyncstore.errors import InvalidParameterError
 from asyncstore.rest.json_traces import (
@@ -25,9 +26,14 @@ API = "/api/3.0/mlflow/traces"
 OLDER_API = "/api/2.0/mlflow/traces"
 SEARCH_MAX_RESULTS = 100
 MOST_RESULTS = 500
-# Where the spans of a trace are is the server's to say.
+# Where the spans and the artifacts of a trace are is the server's to say.
 _OWN_TAGS = frozenset(
-    {"mlflow.trace.spansLocation", "mlflow.trace.archiveLocation", "mlflow.trace.archivalFailure"}
+    {
+        "mlflow.artifactLocation",
+        "mlflow.trace.archivalFailure",
+        "mlflow.trace.archiveLocation",
+        "mlflow.trace.spansLocation",
+    }
 )
 _DELETABLE = frozenset({"mlflow.trace.archivalFailure"})
 
@@ -151,6 +157,9 @@ async def start_trace(server: Server, request: StartTrace) -> dict[str, Any]:
     info = trace_info_from_json(request.trace.trace_info)
     if not info.trace_id:
         raise InvalidParameterError("the trace_info of a trace must have a trace_id")
+    # It is a directory of the trace's artifacts.
+    if "/" in info.trace_id or uris.artifact_path(info.trace_id) != info.trace_id:
+        raise InvalidParameterError(f"the trace_id {info.trace_id!r:.100} must not be a path")
     return {"trace": {"trace_info": trace_info_to_json(await server.store.start_trace(info))}}
 
 

@@ -54,23 +54,33 @@ class AsgiRoute:
         path: As of a `Route`; its parts are in `scope["path_params"]`.
         handler: Takes the server, and what ASGI hands on. It answers; an error of asyncstore that
             it raises before it began to becomes the answer.
+        request: The struct of the query.
         reads: As of a `Route`.
         summary: As of a `Route`.
+        headers: Names of headers that it needs.
+        takes: Types of the body, of which it takes each; empty for no body.
+        gives: The type of the answer; `*/*` for one that depends on what is asked for.
     """
 
     method: str
     path: str
     handler: AsgiHandler
+    request: type[Request] = Request
     reads: bool | None = None
     summary: str = ""
+    headers: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    gives: str = "*/*"
 
 
 AnyRoute = Route | AsgiRoute
 
 
-def readable(path: str, handler: AsgiHandler) -> tuple[AsgiRoute, AsgiRoute]:
+def readable(
+    path: str, handler: AsgiHandler, request: type[Request] = Request
+) -> tuple[AsgiRoute, AsgiRoute]:
     """The two routes of what is streamed out: GET, and HEAD, which gets its headers."""
-    return AsgiRoute("GET", path, handler), AsgiRoute("HEAD", path, handler)
+    return AsgiRoute("GET", path, handler, request), AsgiRoute("HEAD", path, handler, request)
 
 
 @dataclass
