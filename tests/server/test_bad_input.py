@@ -51,7 +51,7 @@ def stored(server: AsyncstoreServer) -> tuple[list[str], list[str]]:
     finally:
         database.close()
     root = server.directory / "mlartifacts"
-    return rows, sorted(str(each) for each in root.rglob("*") if each.is_file())
+    return rows, sorted(str(each) for each in root.rglob("*"))
 
 
 def refused(answer: Answer, status: int = 400, code: str = "INVALID_PARAMETER_VALUE") -> str:
