@@ -12,6 +12,7 @@ from pathlib import Path
 __all__ = ["STAGED_SUFFIX", "StagedFile", "staged_name", "write_file"]
 
 STAGED_SUFFIX = ".asyncstore-part"
+MAKE_ATTEMPTS = 5
 
 
 def staged_name() -> str:
@@ -34,12 +35,18 @@ class StagedFile:
         self._path = path
         self._staged = path.with_name(staged_name())
         self._identity: tuple[int, int] | None = None
+        self._made: list[Path] = []
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-        try:
-            self._fd = os.open(self._staged, flags, 0o666)
-        except FileNotFoundError:
+        for left in range(MAKE_ATTEMPTS, -1, -1):
+            try:
+                self._fd = os.open(self._staged, flags, 0o666)
+                break
+            except FileNotFoundError:
+                # Another one that was given up may remove a directory that both made.
+                if not left:
+                    raise
+            self._made = [each for each in path.parents if not each.exists()]
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self._staged, flags, 0o666)
         if size:
             try:
                 _reserve(self._fd, size)
@@ -78,12 +85,17 @@ class StagedFile:
                 raise
 
     def discard(self) -> None:
-        """Remove what was written, unless it was committed."""
+        """Remove what was written, and directories that were made for it, unless committed."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             with contextlib.suppress(OSError):
                 os.close(fd)
         self._staged.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            # Those that others use by now are not empty.
+            for directory in self._made:
+                directory.rmdir()
+        self._made = []
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -111,7 +111,8 @@ class Decoding(Generic[T]):
     def _from_unusual(self, body: bytes, path_params: Mapping[str, str]) -> T:
         # Python's own clients write NaN as such, and old ones of MLflow a text that holds JSON.
         try:
-            content = json.loads(body, parse_constant=str)
+            # JSON between programs is UTF-8 (RFC 8259, section 8.1); Python would guess.
+            content = json.loads(body.decode("utf-8-sig"), parse_constant=str)
             if isinstance(content, str):
                 content = json.loads(content, parse_constant=str)
             again = msgspec.json.encode(content)

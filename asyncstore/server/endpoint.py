@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 _ENCODER = msgspec.json.Encoder()
 _JSON = (b"content-type", b"application/json")
 _API = ("/api/", "/ajax-api/")
+# Messages quote what was sent.
+LONGEST_MESSAGE = 4000
 Answer = tuple[int, bytes, tuple[tuple[bytes, bytes], ...]]
 
 
@@ -172,6 +174,8 @@ async def _unless_gone(receive: Receive, work: Callable[[], Awaitable[Answer]]) 
 
 def _of_error(error: AsyncStoreError, scope: Scope) -> Answer:
     status, content = error_to_json(error)
+    if len(content["message"]) > LONGEST_MESSAGE:
+        content["message"] = f"{content['message'][:LONGEST_MESSAGE]}..."
     if isinstance(error, InvalidStateError):
         # MLflow's server says 500, which its clients try again for minutes.
         status = 409

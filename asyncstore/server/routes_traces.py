@@ -26,6 +26,8 @@ API = "/api/3.0/mlflow/traces"
 OLDER_API = "/api/2.0/mlflow/traces"
 SEARCH_MAX_RESULTS = 100
 MOST_RESULTS = 500
+# Of MLflow's schema.
+LONGEST_ID = 50
 # Where the spans and the artifacts of a trace are is the server's to say.
 _OWN_TAGS = frozenset(
     {
@@ -157,6 +159,10 @@ async def start_trace(server: Server, request: StartTrace) -> dict[str, Any]:
     info = trace_info_from_json(request.trace.trace_info)
     if not info.trace_id:
         raise InvalidParameterError("the trace_info of a trace must have a trace_id")
+    if len(info.trace_id) > LONGEST_ID:
+        raise InvalidParameterError(
+            f"the trace_id may have {LONGEST_ID} characters, this one has {len(info.trace_id)}"
+        )
     # It is a directory of the trace's artifacts.
     if "/" in info.trace_id or uris.artifact_path(info.trace_id) != info.trace_id:
         raise InvalidParameterError(f"the trace_id {info.trace_id!r:.100} must not be a path")

@@ -49,8 +49,9 @@ class Serving:
         async with self.sent(head(method, path, len(body), "close") + body) as connection:
             return b"".join([piece async for piece in connection])
 
-    def files(self) -> dict[str, int]:
-        return {str(each): each.stat().st_size for each in self._root.rglob("*") if each.is_file()}
+    def files(self) -> list[str]:
+        """Files and directories of the artifacts."""
+        return sorted(str(each.relative_to(self._root)) for each in self._root.rglob("*"))
 
     async def stored(self) -> tuple[Any, ...]:
         store = self._server.store
@@ -119,12 +120,12 @@ HALF = {
     "spans": head("POST", "/v1/traces", 1000) + b'{"resourceSpans": []}',
     "graphql": head("POST", "/graphql", 1000) + b'{"query": "{a}"}',
     "parts": head("POST", "/api/2.0/mlflow-artifacts/mpu/create/x", 1000) + b'{"path": "x"}',
-    "artifact": head("PUT", f"{ARTIFACTS}/half.bin", 3 * MIB) + bytes(2 * MIB),
-    "chunks": head("PUT", f"{ARTIFACTS}/half.bin", 0).replace(
+    "artifact": head("PUT", f"{ARTIFACTS}/new/half.bin", 3 * MIB) + bytes(2 * MIB),
+    "chunks": head("PUT", f"{ARTIFACTS}/new/half.bin", 0).replace(
         b"Content-Length: 0", b"Transfer-Encoding: chunked"
     )
     + b"5\r\nhello\r\n5\r\nwor",
-    "no chunk": head("PUT", f"{ARTIFACTS}/half.bin", 0).replace(
+    "no chunk": head("PUT", f"{ARTIFACTS}/new/half.bin", 0).replace(
         b"Content-Length: 0", b"Transfer-Encoding: chunked"
     )
     + b"5\r\nhello\r\nnonsense\r\n",
@@ -146,7 +147,7 @@ async def test_half_a_request_leaves_nothing(tmp_path: Path, abrupt: bool) -> No
                     linger = struct.pack("ii", 1, 0)
                     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             await served.idle()
-            assert served.files() == {}, what
+            assert served.files() == [], what
             assert await served.stored() == before, what
         assert b"200 OK" in await served.call("GET", "/health")
 
@@ -211,7 +212,7 @@ async def test_who_dawdles_is_cut_off(tmp_path: Path, monkeypatch: pytest.Monkey
                 assert answer == b"" or answer.startswith(b"HTTP/1.1 408"), what
                 assert (answer == b"") is (what == "head"), what
                 await served.idle()
-                assert served.files() == {}, what
+                assert served.files() == [], what
                 assert await served.stored() == before, what
     finally:
         connections._timeout.cache_clear()
