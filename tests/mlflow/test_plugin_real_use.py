@@ -14,8 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import mlflow
 import pytest
 
+from tests.mlflow.conftest import with_driver
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from tests.servers.postgresql import PostgreSQL
 
 ROOT = Path(__file__).parents[2]
 VERSION_3 = int(mlflow.__version__.partition(".")[0]) >= 3
@@ -61,12 +65,6 @@ def _messages(stderr: str) -> set[str]:
     return {re.sub(r"[0-9a-f]{8,}|[0-9]+", "#", line) for line in lines if line.strip()}
 
 
-@pytest.fixture(scope="module")
-def alone() -> dict[str, Printed]:
-    """What MLflow alone printed, by storage."""
-    return {}
-
-
 @pytest.fixture(params=["local", "s3"])
 def root(request: pytest.FixtureRequest) -> str:
     if request.param == "local":
@@ -79,21 +77,24 @@ def root(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def tracking_uri(request: pytest.FixtureRequest) -> str:
+def tracking_uris(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """Two empty databases of one kind: of MLflow alone, and of asyncstore."""
     if request.param == "sqlite":
-        return "sqlite:///{here}/mlflow.db"
-    uri: str = request.getfixturevalue("postgresql_uri")
-    return uri
+        # Each use has a directory of its own.
+        yield ("sqlite:///{here}/mlflow.db",) * 2
+        return
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    uris = server.create_database(), server.create_database()
+    yield with_driver(uris[0]), uris[1]
+    for uri in uris:
+        server.drop_database(uri)
 
 
 def test_a_day_of_real_use(
-    use: Callable[[str, str], Printed], alone: dict[str, Printed], tracking_uri: str, root: str
+    use: Callable[[str, str], Printed], tracking_uris: tuple[str, str], root: str
 ) -> None:
-    storage = root.partition(":")[0]
-    if storage not in alone:
-        alone[storage] = use("sqlite:///{here}/mlflow.db", f"{root}/alone")
-    theirs = alone[storage]
-    ours = use(f"asyncstore+{tracking_uri}", f"asyncstore+{root}/ours")
+    theirs = use(tracking_uris[0], f"{root}/alone")
+    ours = use(f"asyncstore+{tracking_uris[1]}", f"asyncstore+{root}/ours")
     assert [name for name, _ in ours.results] == [name for name, _ in theirs.results]
     different = [
         (name, got, wanted)
