@@ -88,8 +88,8 @@ TIMES = {
 # MLflow's searches leave out the aliases of versions, asyncstore has them everywhere.
 LEFT_OUT = TIMES | {"aliases"}
 # In no order, in MLflow.
-UNORDERED = {"_get_deleted_runs", "_get_deleted_logged_models"}
-UNORDERED_FIELDS = ("dataset_inputs", "model_outputs", "assessments")
+UNORDERED = {"_get_deleted_runs", "_get_deleted_logged_models", "get_latest_versions"}
+UNORDERED_FIELDS = ("dataset_inputs", "assessments", "latest_versions")
 PAGES = 5
 HEX = re.compile(r"[0-9a-f]{32}")
 
@@ -105,6 +105,7 @@ class Side:
         self.models: list[str] = []
         self.assessments: list[str] = []
         self.outputs: set[tuple[str, str]] = set()
+        self.gone: set[str] = set()
 
     def call(self, store: str, name: str, arguments: Callable[[Side], dict[str, Any]]) -> Any:
         try:
@@ -122,7 +123,8 @@ class Side:
             new = str(result.assessment_id).removeprefix("a-")
             self._remember(self.assessments, new, "assessment")
         plain = self.plain(result)
-        return sorted(plain) if name in UNORDERED else plain
+        unordered = name in UNORDERED and isinstance(plain, list)
+        return sorted(plain, key=repr) if unordered else plain
 
     def pages(self, store: str, name: str, arguments: dict[str, Any]) -> Any:
         """The pages of a search, or its error."""
@@ -161,9 +163,11 @@ class Side:
             return ([self.plain(each) for each in value], bool(value.token))
         if isinstance(value, list):
             return [self.plain(each) for each in value]
-        if isinstance(value, entities.RunOutputs) and not value.model_outputs:
-            # A run that MLflow has just made has None there, and one that it reads has this.
-            return None
+        if isinstance(value, entities.RunOutputs):
+            # MLflow keeps links to models that were deleted for good.
+            kept = [each for each in value.model_outputs if each.model_id not in self.gone]
+            # A run that MLflow has just made has None there, and one that it reads no model.
+            return {"model_outputs": sorted(self.plain(kept), key=repr)} if kept else None
         if isinstance(value, dict):
             plain = {key: self.plain(each) for key, each in value.items() if key not in LEFT_OUT}
             for name in UNORDERED_FIELDS:
@@ -248,6 +252,7 @@ class TwoStores(RuleBasedStateMachine):
             Side(MlflowTracking(theirs, "/theirs"), MlflowRegistry(theirs), "/theirs"),
         )
         self.clock = 0
+        self.links_to_nothing = False
         for name in ("a", "B"):
             self.tracking("create_experiment", name=name)
             self.registry("create_registered_model", name=name)
@@ -419,6 +424,7 @@ class TwoStores(RuleBasedStateMachine):
         # What is not deleted, asyncstore does not delete for good.
         self.both("tracking", "delete_run", lambda side: {"run_id": side.run(pick)})
         self.tracking("_get_deleted_runs")
+        self.links_to_nothing = True
         self.both("tracking", "_hard_delete_run", lambda side: {"run_id": side.run(pick)})
         self.both("tracking", "get_run", lambda side: {"run_id": side.run(pick)})
 
@@ -493,6 +499,8 @@ class TwoStores(RuleBasedStateMachine):
         self.both(
             "tracking", "_hard_delete_logged_model", lambda side: {"model_id": side.model(pick)}
         )
+        for side in self.sides:
+            side.gone.add(side.model(pick))
         self.both("tracking", "get_logged_model", lambda side: {"model_id": side.model(pick)})
 
     @rule(pick=PICK, key=KEYS)
@@ -552,6 +560,9 @@ class TwoStores(RuleBasedStateMachine):
 
     @rule(pick=EXPERIMENT)
     def search_datasets(self, pick: int) -> None:
+        if self.links_to_nothing:
+            # MLflow finds datasets of runs that were deleted for good.
+            return
         self.tracking("_search_datasets", experiment_ids=[str(pick)])
 
     # Traces
