@@ -350,6 +350,13 @@ async def test_what_is_no_argument(store: MetadataStore, run_id: str) -> None:
     assert (await store.get_model_version("tree", 1)).source is None
 
 
+async def test_a_model_that_is_missing_is_missed_before_its_text_is_too_long(
+    store: MetadataStore,
+) -> None:
+    with pytest.raises(NotFoundError):
+        await store.update_registered_model("nowhere", "t" * 6001)
+
+
 async def test_latest_versions_have_the_order_of_their_stages(store: MetadataStore) -> None:
     await store.create_registered_model("tree")
     for number in range(1, 5):

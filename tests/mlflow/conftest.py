@@ -37,7 +37,7 @@ def shared_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/shared.db"
     uri: str = request.getfixturevalue(f"{request.param}_uri")
-    return _with_driver(uri)
+    return with_driver(uri)
 
 
 @pytest.fixture
@@ -49,11 +49,12 @@ def another_uri(shared_uri: str, request: pytest.FixtureRequest, tmp_path: Path)
     name = "postgresql" if shared_uri.startswith("postgresql") else "mariadb"
     server: PostgreSQL | MariaDB = request.getfixturevalue(name)
     uri = server.create_database()
-    yield _with_driver(uri)
+    yield with_driver(uri)
     server.drop_database(uri)
 
 
-def _with_driver(uri: str) -> str:
+def with_driver(uri: str) -> str:
+    """A server's URI with the driver that MLflow works with."""
     # SQLAlchemy 2.1 takes `postgresql:` for psycopg 3, earlier ones for psycopg2; MLflow brings
     # neither driver of MySQL.
     return uri.replace("postgresql:", "postgresql+psycopg2:").replace("mysql:", "mysql+pymysql:")

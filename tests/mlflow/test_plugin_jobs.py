@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import http
-import importlib.util
 import json
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from click.testing import CliRunner
 from mlflow import db
 from sqlalchemy.exc import NoSuchModuleError
@@ -38,9 +36,6 @@ def search(url: str) -> tuple[int, object]:
             return error.code, error.read().decode()
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("mlflow.server.job_api") is None, reason="this MLflow has no jobs"
-)
 class TestJobs:
     def test_the_app_has_them(self, tmp_path: Path) -> None:
         server = MlflowServer(

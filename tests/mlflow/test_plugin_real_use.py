@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import mlflow
 import pytest
 
+from tests.mlflow.conftest import with_driver
 from tests.mlflow.used import Printed, differences, used
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from tests.servers.postgresql import PostgreSQL
 
 VERSION_3 = int(mlflow.__version__.partition(".")[0]) >= 3
 # What the script does on purpose, in asyncstore's words.
@@ -31,12 +34,6 @@ def use(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Printe
     return run
 
 
-@pytest.fixture(scope="module")
-def alone() -> dict[str, Printed]:
-    """What MLflow alone printed, by storage."""
-    return {}
-
-
 @pytest.fixture(params=["local", "s3"])
 def root(request: pytest.FixtureRequest) -> str:
     if request.param == "local":
@@ -49,21 +46,24 @@ def root(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def tracking_uri(request: pytest.FixtureRequest) -> str:
+def tracking_uris(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """Two empty databases of one kind: of MLflow alone, and of asyncstore."""
     if request.param == "sqlite":
-        return "sqlite:///{here}/mlflow.db"
-    uri: str = request.getfixturevalue("postgresql_uri")
-    return uri
+        # Each use has a directory of its own.
+        yield ("sqlite:///{here}/mlflow.db",) * 2
+        return
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    uris = server.create_database(), server.create_database()
+    yield with_driver(uris[0]), uris[1]
+    for uri in uris:
+        server.drop_database(uri)
 
 
 def test_a_day_of_real_use(
-    use: Callable[[str, str], Printed], alone: dict[str, Printed], tracking_uri: str, root: str
+    use: Callable[[str, str], Printed], tracking_uris: tuple[str, str], root: str
 ) -> None:
-    storage = root.partition(":")[0]
-    if storage not in alone:
-        alone[storage] = use("sqlite:///{here}/mlflow.db", f"{root}/alone")
-    theirs = alone[storage]
-    ours = use(f"asyncstore+{tracking_uri}", f"asyncstore+{root}/ours")
+    theirs = use(tracking_uris[0], f"{root}/alone")
+    ours = use(f"asyncstore+{tracking_uris[1]}", f"asyncstore+{root}/ours")
     different = differences(ours, theirs)
     assert not different, json.dumps(different, indent=1)
     assert {

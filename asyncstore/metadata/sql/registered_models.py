@@ -100,6 +100,8 @@ class SqlRegisteredModels(SqlStore):
         validation_registry.model_name(name)
 
         async def change(connection: AsyncConnection) -> RegisteredModel:
+            # PostgreSQL refuses a text that is too long before it looks for the model.
+            await touch_model(connection, self._tables, name)
             await touch_model(connection, self._tables, name, description=description)
             return (await read_models(connection, self._tables, self._named(name)))[0]
 
