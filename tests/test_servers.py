@@ -158,8 +158,10 @@ def test_a_server_that_dies_at_once_is_started_again_with_other_ports() -> None:
 def test_servers_end_with_the_interpreter_that_started_them(how: signal.Signals) -> None:
     require(Rclone())
     script = """
-        import time
+        import signal, time
         from tests.servers.rclone import Rclone
+        # Whoever starts the tests in the background may have it ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         server = Rclone()
         server.start()
         print(server.port, server.directory, flush=True)
