@@ -142,8 +142,12 @@ def schema() -> GraphQLSchema:
     built = build_schema(SDL)
     number = cast("GraphQLScalarType", built.type_map["LongString"])
     # A schema that is text has no other way.
-    number.serialize = str  # type: ignore[method-assign,assignment]
-    number.parse_value = int  # type: ignore[method-assign,assignment]
+    for name, convert in (
+        *(("serialize", str), ("parse_value", int)),
+        # Their names since graphql-core 3.3; MLflow keeps an older one beside it.
+        *(("coerce_output_value", str), ("coerce_input_value", int)),
+    ):
+        setattr(number, name, convert)
     return built
 
 

@@ -239,7 +239,7 @@ async def create_model_version(server: Server, request: CreateModelVersion) -> d
         tags,
         request.run_link or "",
         request.description or "",
-        model_id,
+        model_id=model_id,
     )
     if model_id and not is_prompt:
         await _note_version(server, model_id, request.name, version.version)

@@ -118,6 +118,11 @@ def points(total: int) -> list[int]:
     return [1 + number * total // POINTS for number in range(POINTS)]
 
 
+def reached(cancelled: bool, steps: int, at: int) -> list[bool]:
+    """Whether it was cancelled; nothing of a run that took fewer steps than the one counted."""
+    return [cancelled] if steps >= at else []
+
+
 @asynccontextmanager
 async def connected(uri: str, proxy: FaultProxy) -> AsyncIterator[ArtifactRepository]:
     """A repository that leaves no connection when it is closed."""
@@ -173,8 +178,8 @@ async def test_an_upload_cancelled_at_any_step(
         _, total = await send(-2)
         assert len(radosgw.keys(s3_bucket, "-2/")) == len(tree)
         for at in points(total):
-            cancelled, _ = await send(at)
-            outcomes.append(cancelled)
+            cancelled, steps = await send(at)
+            outcomes += reached(cancelled, steps, at)
             assert radosgw.open_multipart_uploads(s3_bucket) == []
             stored = radosgw.keys(s3_bucket, f"{at}/")
             for key in stored:
@@ -182,7 +187,7 @@ async def test_an_upload_cancelled_at_any_step(
                 assert body == tree[key.removeprefix(f"{at}/")]
             assert cancelled or len(stored) == len(tree)
             radosgw.discard(s3_bucket, f"{at}/")
-    assert sum(outcomes) >= POINTS * 3 // 4
+    assert sum(outcomes) >= max(1, len(outcomes) * 3 // 4)
     assert _contents(tmp_path / "up") == tree
 
 
@@ -217,15 +222,15 @@ async def test_a_download_cancelled_at_any_step(
         await receive(-1)
         _, total = await receive(-1)
         for at in points(total)[:: 3 if temporary else 1]:
-            cancelled, _ = await receive(at)
-            outcomes.append(cancelled)
+            cancelled, steps = await receive(at)
+            outcomes += reached(cancelled, steps, at)
             if cancelled and temporary:
                 assert list(place.iterdir()) == []
             elif cancelled:
                 assert _contents(place).items() <= tree.items()
             else:
                 assert sorted(_contents(place).values()) == sorted(tree.values())
-    assert sum(outcomes) >= len(outcomes) * 3 // 4
+    assert sum(outcomes) >= max(1, len(outcomes) * 3 // 4)
 
 
 @WAYS
@@ -244,9 +249,9 @@ async def test_a_stream_cancelled_at_any_step(
         await run(repository, proxy, way, -1, read)
         _, total = await run(repository, proxy, way, -1, read)
         for at in points(total)[::2]:
-            cancelled, _ = await run(repository, proxy, way, at, read)
-            outcomes.append(cancelled)
-    assert sum(outcomes) >= len(outcomes) // 2
+            cancelled, steps = await run(repository, proxy, way, at, read)
+            outcomes += reached(cancelled, steps, at)
+    assert sum(outcomes) >= max(1, len(outcomes) // 2)
 
 
 @WAYS
@@ -269,10 +274,10 @@ async def test_a_local_upload_cancelled_at_any_step(
     _, total = await send(0)
     outcomes = []
     for at in points(total):
-        cancelled, _ = await send(at)
-        outcomes.append(cancelled)
+        cancelled, steps = await send(at)
+        outcomes += reached(cancelled, steps, at)
         assert _contents(tmp_path / "store" / str(at)).items() <= tree.items()
-    assert sum(outcomes) >= POINTS // 2
+    assert sum(outcomes) >= max(1, len(outcomes) // 2)
 
 
 @WAYS

@@ -360,7 +360,7 @@ async def test_a_model_that_is_missing_is_missed_before_its_text_is_too_long(
 async def test_latest_versions_have_the_order_of_their_stages(store: MetadataStore) -> None:
     await store.create_registered_model("tree")
     for number in range(1, 5):
-        await store.create_model_version("tree", f"/{number}")
+        await store.create_model_version("tree", f"s3://models/{number}")
     await store.transition_model_version_stage("tree", 2, "Production")
     await store.transition_model_version_stage("tree", 3, "Staging")
     latest = await store.get_latest_versions("tree")

@@ -71,7 +71,11 @@ CASES: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], Any], type[Any
         theirs.Metric,
     ),
     "metric_with_run_id": (
-        st.builds(MetricWithRunId, given_by.WORD, given_by.metrics(given_by.NOTE)),
+        st.builds(
+            MetricWithRunId,
+            *(given_by.WORD, given_by.FINITE, given_by.INT64, given_by.INT64),
+            run_id=given_by.WORD,
+        ),
         json_tracking.metric_with_run_id_to_json,
         json_tracking.metric_with_run_id_from_json,
         MetricWithRunIdMessage,

@@ -301,7 +301,7 @@ def test_metrics(metric: Metric) -> None:
     assert repr(again) == repr(metric)
 
 
-@given(st.builds(MetricWithRunId, WORD, st.builds(Metric, WORD, FINITE, INT64, INT64)))
+@given(st.builds(MetricWithRunId, WORD, FINITE, INT64, INT64, run_id=WORD))
 def test_metrics_with_their_runs(found: MetricWithRunId) -> None:
     assert metric_with_run_id_from_json(_over_the_wire(metric_with_run_id_to_json(found))) == found
 

@@ -31,6 +31,7 @@ __all__ = ["RestTraces"]
 TRACES = f"{API_3}/traces"
 EXPERIMENT_HEADER = "x-mlflow-experiment-id"
 PROTOBUF = "application/x-protobuf"
+MODEL_KEY = "mlflow.modelId"
 # What MLflow's server finds at once.
 SEARCH_AT_ONCE = 500
 # So many ids fit a request's first line everywhere.
@@ -156,7 +157,9 @@ class RestTraces(RestBase):
         locations: Sequence[str] | None = None,
     ) -> PagedList[TraceInfo]:
         if model_id is not None:
-            raise UnsupportedError("MLflow's REST API has no search of traces by model_id")
+            # As the SQL store does it: the API has no field for it.
+            of_model = f"metadata.`{MODEL_KEY}` = '{model_id}'"
+            filter_string = f"{filter_string} AND {of_model}" if filter_string else of_model
         where = locations or experiment_ids
         if not where or (locations and experiment_ids):
             raise InvalidParameterError("give either experiment_ids or locations, not both")
