@@ -25,11 +25,11 @@ __all__ = ["HTTP_CASES", "asyncstore", "mlflow", "mlflow_1"]
 
 # What is asked, how often (a tenth with --quick), over how many connections, and in words.
 HTTP_CASES = {
-    "log-batch": (2000, 32, "log-batch of 10 metrics, 32 connections"),
-    "create-run": (2000, 32, "create-run, 32 connections"),
-    "get-run": (2000, 32, "get-run, 32 connections"),
-    "search-runs": (60, 4, "search-runs, the latest 100 of 100,000, 4 connections"),
-    "idle-200": (1000, 1, "get-run over one connection, beside 200 that are idle"),
+    "log-batch": (1000, 32, "log-batch of 10 metrics, 32 connections"),
+    "create-run": (1000, 32, "create-run, 32 connections"),
+    "get-run": (1000, 32, "get-run, 32 connections"),
+    "search-runs": (40, 4, "search-runs, the latest 100 of 100,000, 4 connections"),
+    "idle-200": (500, 1, "get-run over one connection, beside 200 that are idle"),
     "upload": (3, 1, "a PUT of 100 MiB through the proxy"),
     "download": (3, 1, "a GET of 100 MiB through the proxy"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ async def asyncstore(task: Task) -> AsyncIterator[Any]:
     from asyncstore import Client
 
     async with Client(task["url"]) as client:
-        run = await client.create_run("0")
+        # A new experiment, whose artifacts are the server's.
+        run = await client.create_run(await client.create_experiment(uuid.uuid4().hex))
+        assert run.info.artifact_uri.startswith("mlflow-artifacts:")
         await client.log_text(run.info.run_id, "warm", "warm.txt")
         yield lambda: client.log_artifact(run.info.run_id, task["local"])
 
@@ -28,6 +31,7 @@ def mlflow(task: Task) -> Iterator[Callable[[], None]]:
     from mlflow import MlflowClient
 
     client = MlflowClient(task["url"])
-    run = client.create_run("0")
+    run = client.create_run(client.create_experiment(uuid.uuid4().hex))
+    assert run.info.artifact_uri.startswith("mlflow-artifacts:")
     client.log_text(run.info.run_id, "warm", "warm.txt")
     yield lambda: client.log_artifact(run.info.run_id, task["local"])
