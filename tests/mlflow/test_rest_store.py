@@ -111,6 +111,8 @@ if version("mlflow").startswith("2."):
         "test_prompts": no_models,
         "test_deletion_by_age": no_traces,
         "test_a_trace_with": no_traces,
+        "test_search_by_what_was_said_of_a_session": no_traces,
+        "test_spans_of_many_traces_at_once": no_traces,
         "test_a_long_history": "has no pages of a history",
     }
 NOT_OVER_HTTP = {
